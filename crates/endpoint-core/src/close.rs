@@ -1,0 +1,96 @@
+//! Why did a connection end?
+//!
+//! Ground: the application close codes of this project (RFC 9000 §19.19, frame type 0x1d). A peer gets
+//! the code and no text. HTTP/3 connections use HTTP/3's codes instead (RFC 9114 §8.1).
+
+use std::fmt;
+
+/// The code in an application close. The numbers are fixed: `docs/path-of-a-connection.md`.
+#[derive(Clone, Copy, Debug, Eq, Hash, PartialEq)]
+#[non_exhaustive]
+pub enum CloseCode {
+    /// Both sides have what they wanted.
+    Done,
+    /// The key is not allowed here, or none was shown.
+    NotAuthorized,
+    /// The key was allowed and no longer is.
+    Revoked,
+    /// The key's grant came to its end.
+    Expired,
+    /// A limit was reached; try later.
+    Overloaded,
+    /// The endpoint is shutting down.
+    ShuttingDown,
+    /// The handler ended with an error or a panic.
+    HandlerFailed,
+    /// An ACME challenge was answered (RFC 8737 §4).
+    ChallengeDone,
+    /// The other side broke the protocol.
+    ProtocolError,
+}
+
+impl CloseCode {
+    /// Every code, by number.
+    pub const ALL: [Self; 9] = [
+        Self::Done,
+        Self::NotAuthorized,
+        Self::Revoked,
+        Self::Expired,
+        Self::Overloaded,
+        Self::ShuttingDown,
+        Self::HandlerFailed,
+        Self::ChallengeDone,
+        Self::ProtocolError,
+    ];
+
+    /// The number on the wire.
+    #[must_use]
+    pub const fn number(self) -> u32 {
+        match self {
+            Self::Done => 0,
+            Self::NotAuthorized => 1,
+            Self::Revoked => 2,
+            Self::Expired => 3,
+            Self::Overloaded => 4,
+            Self::ShuttingDown => 5,
+            Self::HandlerFailed => 6,
+            Self::ChallengeDone => 7,
+            Self::ProtocolError => 8,
+        }
+    }
+
+    /// The code with this number, if there is one.
+    #[must_use]
+    pub fn from_number(number: u64) -> Option<Self> {
+        Self::ALL.into_iter().find(|code| u64::from(code.number()) == number)
+    }
+}
+
+impl fmt::Display for CloseCode {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Done => "done",
+            Self::NotAuthorized => "not authorised",
+            Self::Revoked => "revoked",
+            Self::Expired => "expired",
+            Self::Overloaded => "overloaded",
+            Self::ShuttingDown => "shutting down",
+            Self::HandlerFailed => "handler failed",
+            Self::ChallengeDone => "challenge done",
+            Self::ProtocolError => "protocol error",
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_code_is_found_by_its_number() {
+        for code in CloseCode::ALL {
+            assert_eq!(CloseCode::from_number(code.number().into()), Some(code));
+        }
+        assert_eq!(CloseCode::from_number(9), None);
+    }
+}

@@ -1,0 +1,103 @@
+//! How much may a connection, a peer and everybody together cost?
+//!
+//! Ground: plain data, every limit explicit, every default safe.
+
+use std::time::Duration;
+
+/// Limits of an endpoint. Each has a safe default and a method of the same name that replaces it.
+#[derive(Clone, Debug)]
+pub struct Limits {
+    pub(crate) handshakes_in_flight: usize,
+    pub(crate) unvalidated_in_flight: usize,
+    pub(crate) connections: usize,
+    pub(crate) connections_per_peer: usize,
+    pub(crate) handshake_deadline: Duration,
+    pub(crate) idle_timeout: Duration,
+    pub(crate) keep_alive: Duration,
+    pub(crate) streams_per_connection: u32,
+    pub(crate) stream_window_bytes: u32,
+    pub(crate) connection_window_bytes: u32,
+    pub(crate) udp_buffer_bytes: usize,
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        Self {
+            handshakes_in_flight: 512,
+            unvalidated_in_flight: 64,
+            connections: 10_000,
+            connections_per_peer: 8,
+            handshake_deadline: Duration::from_secs(5),
+            idle_timeout: Duration::from_secs(30),
+            keep_alive: Duration::from_secs(8),
+            streams_per_connection: 100,
+            stream_window_bytes: 256 * 1024,
+            connection_window_bytes: 4 * 1024 * 1024,
+            udp_buffer_bytes: 4 * 1024 * 1024,
+        }
+    }
+}
+
+macro_rules! limit {
+    ($(#[$doc:meta])* $name:ident: $kind:ty) => {
+        $(#[$doc])*
+        #[must_use]
+        pub fn $name(mut self, $name: $kind) -> Self {
+            self.$name = $name;
+            self
+        }
+    };
+}
+
+impl Limits {
+    limit!(
+        /// Handshakes of validated addresses at one time; above it newcomers are refused. Default 512.
+        handshakes_in_flight: usize
+    );
+    limit!(
+        /// Handshakes of unvalidated UDP addresses at one time; above it every such arrival gets a
+        /// Retry packet (RFC 9000 §8.1.2). Default 64.
+        unvalidated_in_flight: usize
+    );
+    limit!(
+        /// Live connections in all; a quarter of them is kept for keys in `authorized_peers`. Default
+        /// 10 000.
+        connections: usize
+    );
+    limit!(
+        /// Live connections of one key; `max-connections=` in `authorized_peers` replaces it for
+        /// that key. Default 8.
+        connections_per_peer: usize
+    );
+    limit!(
+        /// Time from the first packet to a finished handshake. Default 5 s.
+        handshake_deadline: Duration
+    );
+    limit!(
+        /// Silence after which a connection is given up. Default 30 s.
+        idle_timeout: Duration
+    );
+    limit!(
+        /// Pause after which an idle connection sends a keep-alive. Default 8 s.
+        keep_alive: Duration
+    );
+    limit!(
+        /// Bidirectional streams that an authorised key may have open at one time. Default 100,
+        /// at least 16. It begins with 16 and gets more as it uses them; everybody else has 8 to 16,
+        /// as far as the access rules let them in.
+        streams_per_connection: u32
+    );
+    limit!(
+        /// Flow-control window of a stream in bytes (RFC 9000 §4.1). Default 256 KiB.
+        stream_window_bytes: u32
+    );
+    limit!(
+        /// Flow-control window of a connection in bytes (RFC 9000 §4.1), for accepted ones of authorised
+        /// keys and dialled ones; everybody else gets 256 KiB at most. Default 4 MiB.
+        connection_window_bytes: u32
+    );
+    limit!(
+        /// Kernel buffer asked for on each UDP socket, each way, in bytes. Default 4 MiB.
+        udp_buffer_bytes: usize
+    );
+}

@@ -1,0 +1,316 @@
+//! What is an endpoint made of?
+//!
+//! What is required is an argument of [`Endpoint::builder`]; everything else has a safe default. All checks
+//! happen in [`Builder::bind`], before anything listens.
+
+use std::{
+    io,
+    net::SocketAddr,
+    path::PathBuf,
+    sync::{Arc, Mutex},
+    time::Duration,
+};
+
+use arc_swap::ArcSwap;
+use tokio_util::{sync::CancellationToken, task::TaskTracker};
+
+use super::{
+    Endpoint, Inner, Shared, certificates::Certificates, dial::Dialler, reload, serve, tcp,
+};
+use crate::{
+    admission::Gate,
+    alpn::Alpn,
+    clock::Clock,
+    config::{Access, Limits, TlsIdentity},
+    dispatch::{RegisterError, Registry},
+    event::Observer,
+    handler::{Discover, Handler},
+    identity::Identity,
+    tls::{TcpMinimum, TlsServer},
+    transport::{self, ListenKeys},
+    trust::{AuthorizedPeers, Live},
+};
+
+/// Builds an [`Endpoint`]. Without [`Builder::listen`] it only dials.
+#[derive(Debug)]
+#[must_use = "nothing happens before `bind`"]
+pub struct Builder {
+    identity: Identity,
+    listen: Vec<SocketAddr>,
+    names: Vec<(Vec<String>, TlsIdentity)>,
+    peers: AuthorizedPeers,
+    routes: Registry,
+    refused: Option<RegisterError>,
+    discover: Option<Discover>,
+    limits: Limits,
+    clock: Clock,
+    state_dir: Option<PathBuf>,
+    known: Option<PathBuf>,
+    tcp_minimum: TcpMinimum,
+    drain_deadline: Duration,
+}
+
+impl Builder {
+    pub(super) fn new(identity: Identity) -> Self {
+        Self {
+            identity,
+            listen: Vec::new(),
+            names: Vec::new(),
+            peers: AuthorizedPeers::nobody(),
+            routes: Registry::default(),
+            refused: None,
+            discover: None,
+            limits: Limits::default(),
+            clock: Clock::system(),
+            state_dir: None,
+            known: None,
+            tcp_minimum: TcpMinimum::default(),
+            drain_deadline: Duration::from_secs(10),
+        }
+    }
+
+    /// Listens on `address`, UDP and, with feature `tcp`, TCP of one port number. Port 0 takes a free one.
+    /// May be called several times.
+    pub fn listen(mut self, address: SocketAddr) -> Self {
+        self.listen.push(address);
+        self
+    }
+
+    /// Serves `identity` to X.509 clients that ask for `name`: a DNS name, `*.` and a DNS name, or an IP
+    /// address for its certificate. The first one also answers clients that ask for no name or another.
+    pub fn server_name(self, name: impl Into<String>, identity: TlsIdentity) -> Self {
+        self.server_names([name], identity)
+    }
+
+    /// The same for several names that share one certificate.
+    pub fn server_names(
+        mut self,
+        names: impl IntoIterator<Item = impl Into<String>>,
+        identity: TlsIdentity,
+    ) -> Self {
+        self.names.push((names.into_iter().map(Into::into).collect(), identity));
+        self
+    }
+
+    /// The keys that may connect as peers. Default: nobody.
+    pub fn authorized(mut self, peers: AuthorizedPeers) -> Self {
+        self.peers = peers;
+        self
+    }
+
+    /// Registers a handler; the order of calls is the server's order of preference.
+    pub fn handle(mut self, alpn: Alpn, access: Access, handler: impl Handler) -> Self {
+        if let Err(error) = self.routes.add(alpn, access, handler) {
+            self.refused.get_or_insert(error);
+        }
+        self
+    }
+
+    /// Registers `discover/1`, open to everybody.
+    pub fn discover(mut self) -> Self {
+        let discover = Discover::new();
+        self.discover = Some(discover.clone());
+        self.handle(Alpn::DISCOVER_1, Access::Public, discover)
+    }
+
+    /// Replaces the limits.
+    pub fn limits(mut self, limits: Limits) -> Self {
+        self.limits = limits;
+        self
+    }
+
+    /// The clock that trust decisions read. Default: the system's.
+    pub fn clock(mut self, clock: Clock) -> Self {
+        self.clock = clock;
+        self
+    }
+
+    /// Where secrets and self-signed certificates are kept, so that they survive a restart. Without it
+    /// they last as long as the endpoint.
+    pub fn state_dir(mut self, folder: impl Into<PathBuf>) -> Self {
+        self.state_dir = Some(folder.into());
+        self
+    }
+
+    /// Where the dialling side finds pins for names and addresses without one.
+    pub fn known_peers(mut self, file: impl Into<PathBuf>) -> Self {
+        self.known = Some(file.into());
+        self
+    }
+
+    /// Takes TLS 1.3 only on TCP. Default: 1.2 too, from clients that show no key.
+    pub fn tls13_only(mut self) -> Self {
+        self.tcp_minimum = TcpMinimum::Tls13;
+        self
+    }
+
+    /// How long [`Endpoint::shutdown`] waits for handlers. Default 10 s.
+    pub fn drain_deadline(mut self, deadline: Duration) -> Self {
+        self.drain_deadline = deadline;
+        self
+    }
+
+    /// Checks everything, then listens.
+    ///
+    /// # Errors
+    /// [`BindError`], which names what was wrong; nothing listens then.
+    pub async fn bind(self) -> Result<Endpoint, BindError> {
+        if let Some(refused) = self.refused {
+            return Err(BindError::Handler(refused));
+        }
+        let certificates =
+            Certificates::obtain(self.names, self.state_dir.clone(), self.clock.now())?;
+        let offers = self.routes.offers();
+        let tls = TlsServer::new(&self.identity, certificates.table(), self.tcp_minimum, &offers)
+            .map_err(|error| BindError::Tls(error.to_string()))?;
+        let mut ports = Vec::new();
+        for address in &self.listen {
+            ports.push(Port::bind(*address, &self.limits)?);
+        }
+        let (live, pacing) =
+            Live::new(self.peers.policy(), self.clock, self.limits.connections_per_peer);
+        let mut sockets = Vec::new();
+        let mut quic = Vec::new();
+        let mut listeners = Vec::new();
+        let mut local_addrs = Vec::new();
+        for port in ports {
+            let keys = match &self.state_dir {
+                // A port that the system picked is another one next time: nothing to keep.
+                Some(folder) if port.asked.port() != 0 => ListenKeys::kept(folder, port.address),
+                _ => ListenKeys::random(),
+            };
+            let keys = keys.map_err(BindError::Secrets)?;
+            let (socket, config) =
+                transport::server_endpoint(port.udp, &keys, tls.quic(), &self.limits)
+                    .map_err(|source| BindError::socket(port.asked, "UDP", source))?;
+            sockets.push(socket.clone());
+            quic.push((socket, config));
+            listeners.extend(port.tcp);
+            local_addrs.push(port.address);
+        }
+        let shared = Arc::new(Shared {
+            gate: Gate::new(&self.limits),
+            tls,
+            certificates,
+            routes: ArcSwap::from_pointee(self.routes),
+            changing_routes: Mutex::new(()),
+            live,
+            peers: self.peers,
+            reloading: tokio::sync::Mutex::new(()),
+            observer: Observer::new(),
+            sockets,
+            local_addrs,
+            discover: self.discover,
+            connections: TaskTracker::new(),
+            draining: CancellationToken::new(),
+            ended: CancellationToken::new(),
+            drain_deadline: self.drain_deadline,
+            identity: self.identity.clone(),
+            limits: self.limits.clone(),
+        });
+        shared.refresh_discover();
+        tokio::spawn(pacing);
+        tokio::spawn(reload::watch(Arc::clone(&shared)));
+        for (socket, config) in quic {
+            tokio::spawn(serve::accept_quic(Arc::clone(&shared), socket, config));
+        }
+        for listener in listeners {
+            tokio::spawn(tcp::accept(Arc::clone(&shared), listener));
+        }
+        let dialler = Dialler::new(self.identity, self.limits, self.known);
+        Ok(Endpoint(Arc::new(Inner { shared, dialler })))
+    }
+}
+
+/// The sockets of one port number.
+struct Port {
+    asked: SocketAddr,
+    address: SocketAddr,
+    udp: std::net::UdpSocket,
+    tcp: Option<tcp::Listener>,
+}
+
+/// Tries to find a port number that is free for UDP and TCP.
+const FREE_PORT_TRIES: usize = 16;
+
+impl Port {
+    fn bind(asked: SocketAddr, limits: &Limits) -> Result<Self, BindError> {
+        let mut tries = if asked.port() == 0 { FREE_PORT_TRIES } else { 1 };
+        loop {
+            tries -= 1;
+            let udp = transport::bind_udp(asked, limits.udp_buffer_bytes)
+                .map_err(|source| BindError::socket(asked, "UDP", source))?;
+            let address =
+                udp.local_addr().map_err(|source| BindError::socket(asked, "UDP", source))?;
+            match tcp::bind(address) {
+                Ok(tcp) => return Ok(Self { asked, address, udp, tcp }),
+                // The number was free for UDP only; take another.
+                Err(error) if error.kind() == io::ErrorKind::AddrInUse && tries > 0 => {}
+                Err(source) => return Err(BindError::socket(address, "TCP", source)),
+            }
+        }
+    }
+}
+
+/// Why an endpoint could not be bound.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum BindError {
+    /// The port is taken.
+    #[error("{address} ({carrier}) is already in use")]
+    AddressInUse {
+        /// The address.
+        address: SocketAddr,
+        /// `UDP` or `TCP`.
+        carrier: &'static str,
+    },
+    /// A certificate cannot be used.
+    #[error("the certificate for {name} cannot be used: {reason}")]
+    Certificate {
+        /// The server name.
+        name: String,
+        /// What is wrong, with the file.
+        reason: String,
+    },
+    /// A handler cannot be registered.
+    #[error(transparent)]
+    Handler(RegisterError),
+    /// The system does not let this user take the port.
+    #[error("{address} ({carrier}) may not be bound by this user")]
+    NotPermitted {
+        /// The address.
+        address: SocketAddr,
+        /// `UDP` or `TCP`.
+        carrier: &'static str,
+    },
+    /// The secrets of the listen address cannot be kept.
+    #[error("the secrets for stateless resets and address tokens cannot be kept: {0}")]
+    Secrets(io::Error),
+    /// A socket cannot be opened.
+    #[error("{address} ({carrier}) cannot be bound: {source}")]
+    Socket {
+        /// The address.
+        address: SocketAddr,
+        /// `UDP` or `TCP`.
+        carrier: &'static str,
+        /// What the system said.
+        source: io::Error,
+    },
+    /// TLS cannot be set up.
+    #[error("{0}")]
+    Tls(String),
+}
+
+impl BindError {
+    fn socket(address: SocketAddr, carrier: &'static str, source: io::Error) -> Self {
+        match source.kind() {
+            io::ErrorKind::AddrInUse => Self::AddressInUse { address, carrier },
+            io::ErrorKind::PermissionDenied => Self::NotPermitted { address, carrier },
+            _ => Self::Socket { address, carrier, source },
+        }
+    }
+
+    pub(super) fn certificate(names: &[String], reason: String) -> Self {
+        Self::Certificate { name: names.join(", "), reason }
+    }
+}

@@ -1,0 +1,209 @@
+//! The whole: build, serve, dial, reload, shut down.
+//!
+//! Imports every step and is imported by none.
+
+mod builder;
+mod certificates;
+mod dial;
+mod failures;
+mod probe;
+mod refusal;
+mod reload;
+mod serve;
+mod shutdown;
+
+#[cfg(feature = "tcp")]
+mod tcp;
+#[cfg(not(feature = "tcp"))]
+#[path = "tcp_off.rs"]
+mod tcp;
+
+use std::{
+    fmt,
+    net::SocketAddr,
+    sync::{Arc, Mutex, PoisonError},
+};
+
+use arc_swap::ArcSwap;
+use tokio::sync::broadcast;
+use tokio_util::{sync::CancellationToken, task::TaskTracker};
+
+pub use self::{
+    builder::{BindError, Builder},
+    dial::{DialOptions, GivenRoots, Roots},
+    failures::FailureKind,
+    probe::{ProbeReport, ProbedIdentity},
+    refusal::ConnectError,
+    shutdown::DrainReport,
+};
+use crate::{
+    admission::Gate,
+    alpn::Alpn,
+    config::{Access, Limits},
+    dispatch::{RegisterError, Registry},
+    event::{CounterSnapshot, Event, Observer, RefusedKey},
+    handler::{Discover, DiscoverAnswer, Handler},
+    identity::{Fingerprint, Identity},
+    tls::TlsServer,
+    trust::{AuthorizedPeers, ConnectionInfo, Live},
+};
+
+/// A bound endpoint. Cheap to clone; the clones are one endpoint. When the last clone is dropped without
+/// [`Endpoint::shutdown`], listening and live connections end at once.
+#[derive(Clone)]
+pub struct Endpoint(Arc<Inner>);
+
+struct Inner {
+    shared: Arc<Shared>,
+    dialler: dial::Dialler,
+}
+
+/// What the background tasks hold.
+struct Shared {
+    identity: Identity,
+    limits: Limits,
+    gate: Gate,
+    tls: Arc<TlsServer>,
+    certificates: certificates::Certificates,
+    routes: ArcSwap<Registry>,
+    /// Serialises changes of the routes.
+    changing_routes: Mutex<()>,
+    live: Arc<Live>,
+    peers: AuthorizedPeers,
+    /// Serialises reloads, so that an older look at the file never overwrites a newer one.
+    reloading: tokio::sync::Mutex<()>,
+    observer: Observer,
+    sockets: Vec<quinn::Endpoint>,
+    local_addrs: Vec<SocketAddr>,
+    discover: Option<Discover>,
+    connections: TaskTracker,
+    /// Cancelled when the endpoint begins to shut down.
+    draining: CancellationToken,
+    /// Cancelled when everything must end.
+    ended: CancellationToken,
+    drain_deadline: std::time::Duration,
+}
+
+impl Endpoint {
+    /// Begins to build an endpoint that holds `identity`.
+    pub fn builder(identity: Identity) -> Builder {
+        Builder::new(identity)
+    }
+
+    /// The name of the endpoint's own key.
+    #[must_use]
+    pub fn fingerprint(&self) -> Fingerprint {
+        self.0.shared.identity.fingerprint()
+    }
+
+    /// Where the endpoint listens, each with the port it really got; UDP and, with feature `tcp`, TCP.
+    #[must_use]
+    pub fn local_addrs(&self) -> &[SocketAddr] {
+        &self.0.shared.local_addrs
+    }
+
+    /// Registers a handler; the next handshakes can negotiate it.
+    ///
+    /// # Errors
+    /// [`RegisterError`] if the protocol has a handler or may not have one.
+    pub fn handle(
+        &self,
+        alpn: Alpn,
+        access: Access,
+        handler: impl Handler,
+    ) -> Result<(), RegisterError> {
+        self.0.shared.change_routes(|routes| routes.add(alpn, access, handler))
+    }
+
+    /// Takes a handler out: new handshakes cannot negotiate it; live connections go on. `false` if there
+    /// was none.
+    ///
+    /// # Errors
+    /// [`RegisterError::Tls`] if the remaining protocols cannot be offered.
+    pub fn remove(&self, alpn: &Alpn) -> Result<bool, RegisterError> {
+        self.0.shared.change_routes(|routes| Ok(routes.remove(alpn)))
+    }
+
+    /// Protocols and who may reach them, in order of preference.
+    #[must_use]
+    pub fn handlers(&self) -> Vec<(Alpn, Access)> {
+        let routes = self.0.shared.routes.load();
+        routes.list().map(|(alpn, access)| (alpn.clone(), access.clone())).collect()
+    }
+
+    /// The live connections that a handler serves, in order of their numbers.
+    #[must_use]
+    pub fn connections(&self) -> Vec<ConnectionInfo> {
+        self.0.shared.live.snapshot().iter().map(|entry| entry.info()).collect()
+    }
+
+    /// Ends every live connection of `key`, which stays authorised. Gives how many.
+    #[must_use]
+    pub fn kick(&self, key: &Fingerprint) -> usize {
+        let ended = self.0.shared.live.kick(key);
+        self.0.shared.observer.counters.kicked.add(ended as u64);
+        ended
+    }
+
+    /// Numbers since the endpoint was bound.
+    #[must_use]
+    pub fn counters(&self) -> CounterSnapshot {
+        self.0.shared.observer.counters.snapshot()
+    }
+
+    /// What happens from now on. A reader that falls behind by 256 events loses the oldest.
+    #[must_use]
+    pub fn events(&self) -> broadcast::Receiver<Event> {
+        self.0.shared.observer.subscribe()
+    }
+
+    /// The last keys that were refused, newest last, at most 32.
+    #[must_use]
+    pub fn refused_keys(&self) -> Vec<RefusedKey> {
+        self.0.shared.observer.refused()
+    }
+}
+
+impl Shared {
+    fn change_routes<T>(
+        &self,
+        change: impl FnOnce(&mut Registry) -> Result<T, RegisterError>,
+    ) -> Result<T, RegisterError> {
+        let _one_at_a_time = self.changing_routes.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut routes = (**self.routes.load()).clone();
+        let answer = change(&mut routes)?;
+        // First the routes, then the offer: what can be negotiated can be found.
+        let offers = routes.offers();
+        self.routes.store(Arc::new(routes));
+        self.tls.set_offers(&offers).map_err(|error| RegisterError::Tls(error.to_string()))?;
+        self.refresh_discover();
+        Ok(answer)
+    }
+
+    /// Writes the answer of `discover/1`.
+    fn refresh_discover(&self) {
+        let Some(discover) = &self.discover else { return };
+        let routes = self.routes.load();
+        let public = routes.list().filter(|(_, access)| **access == Access::Public);
+        discover.set(&DiscoverAnswer::new(
+            self.identity.fingerprint(),
+            &self.local_addrs,
+            public.map(|(alpn, _)| alpn.to_string()).collect(),
+        ));
+    }
+}
+
+impl Drop for Inner {
+    fn drop(&mut self) {
+        self.shared.end();
+    }
+}
+
+impl fmt::Debug for Endpoint {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Endpoint")
+            .field("fingerprint", &self.fingerprint())
+            .field("listen", &self.local_addrs())
+            .finish_non_exhaustive()
+    }
+}

@@ -1,0 +1,298 @@
+//! The way of a connection: transport → admission → tls → dispatch → trust → handler.
+
+use std::{panic::AssertUnwindSafe, sync::Arc, thread, time::Duration};
+
+use futures_util::FutureExt;
+use tokio::time::{Instant, timeout_at};
+use tracing::{Instrument, Span, debug, debug_span, error, field};
+
+use super::Shared;
+use crate::{
+    admission::{ConnectionSlot, Slot, Verdict, Who},
+    close::CloseCode,
+    dispatch::Route,
+    event::{Event, RefusedKey},
+    facts::{Carrier, LinkFacts},
+    handler::{Connection, HandlerError, Permit},
+    tls::{self, Handshake},
+    transport::{Accepting, Link, StreamCredit},
+    trust::{Denial, Guard},
+};
+
+/// Takes the first packets of one UDP socket until the endpoint ends.
+pub(super) async fn accept_quic(shared: Arc<Shared>, socket: quinn::Endpoint, config: Accepting) {
+    loop {
+        let incoming = tokio::select! {
+            () = shared.ended.cancelled() => return,
+            incoming = socket.accept() => match incoming {
+                Some(incoming) => incoming,
+                None => return,
+            },
+        };
+        shared.observer.counters.arrivals.add(1);
+        let validated = incoming.remote_address_validated();
+        match shared.gate.admit(validated, incoming.may_retry()) {
+            Verdict::Admit(slot) => {
+                let remote = incoming.remote_address();
+                let path = quic(Arc::clone(&shared), incoming, config.from(remote), slot);
+                let span = conn_span(Carrier::Quic, remote);
+                shared.connections.spawn(path.instrument(span));
+            }
+            Verdict::Retry => {
+                shared.observer.counters.retries.add(1);
+                // Cannot fail: `may_retry` was asked.
+                let _ = incoming.retry();
+            }
+            Verdict::Refuse => {
+                shared.observer.counters.refused.add(1);
+                incoming.refuse();
+            }
+        }
+    }
+}
+
+/// One QUIC connection, from its first packet to its end.
+async fn quic(
+    shared: Arc<Shared>,
+    incoming: quinn::Incoming,
+    config: Arc<quinn::ServerConfig>,
+    slot: Slot,
+) {
+    let began = Instant::now();
+    // Boxed, because its state is large and a connection would keep the room for it all its life.
+    let shaken = Box::pin(shake(&shared, incoming, config, slot, began)).await;
+    if let Some((link, facts)) = shaken {
+        established_link(shared, link, facts, began.elapsed()).await;
+    }
+}
+
+/// The handshake of one QUIC connection; `None` if it failed, which is counted.
+async fn shake(
+    shared: &Shared,
+    incoming: quinn::Incoming,
+    config: Arc<quinn::ServerConfig>,
+    slot: Slot,
+    began: Instant,
+) -> Option<(Link, LinkFacts)> {
+    let failed = |reason: &dyn std::fmt::Display| {
+        shared.handshake_failed(reason);
+        None
+    };
+    let handshake = async {
+        let connection = incoming.accept_with(config)?.await?;
+        Ok::<_, quinn::ConnectionError>(connection)
+    };
+    let connection = match timeout_at(began + shared.limits.handshake_deadline, handshake).await {
+        Ok(Ok(connection)) => connection,
+        Ok(Err(error)) => return failed(&error),
+        Err(_) => return failed(&"the deadline passed"),
+    };
+    drop(slot);
+    let remote = connection.remote_address();
+    let established =
+        connection.handshake_data().and_then(|data| data.downcast::<Handshake>().ok());
+    let link = Link::Quic(connection.clone());
+    let Some(handshake) = established else {
+        link.close(CloseCode::ProtocolError);
+        return failed(&"the handshake left no facts");
+    };
+    let peer = match tls::peer_key(handshake.profile, connection.peer_identity()) {
+        Ok(peer) => peer,
+        Err(error) => {
+            link.close(CloseCode::NotAuthorized);
+            return failed(&error);
+        }
+    };
+    let facts = LinkFacts {
+        id: shared.live.next_id(),
+        carrier: Carrier::Quic,
+        profile: handshake.profile,
+        alpn: handshake.alpn,
+        server_name: handshake.server_name,
+        peer,
+        remote,
+    };
+    Some((link, facts))
+}
+
+/// From a finished handshake to the handler, the same on both carriers.
+pub(super) async fn established_link(
+    shared: Arc<Shared>,
+    link: Link,
+    facts: LinkFacts,
+    handshake: Duration,
+) {
+    shared.observer.counters.handshakes.add(1);
+    let span = Span::current();
+    span.record("id", facts.id);
+    span.record("profile", field::display(facts.profile));
+    span.record("alpn", field::display(&facts.alpn));
+    if let Some(key) = facts.peer.fingerprint() {
+        span.record("peer", key.short());
+    }
+    let known = facts.peer.fingerprint().is_some_and(|key| shared.live.knows(&key));
+    let who = if known { Who::Known } else { Who::Stranger };
+    let Some(slot) = shared.gate.connected(who) else {
+        shared.observer.counters.refused.add(1);
+        debug!("connection refused at the limit");
+        return link.close(CloseCode::Overloaded);
+    };
+    if shared.draining.is_cancelled() {
+        return link.close(CloseCode::ShuttingDown);
+    }
+    let Some(route) = shared.routes.load().find(&facts.alpn).cloned() else {
+        debug!("handler removed during the handshake");
+        return link.close(CloseCode::ProtocolError);
+    };
+    // Registered first, judged second: a revocation in between finds it in the table.
+    let guard = shared.live.register(facts.clone(), route.access().clone(), link.clone());
+    match guard.permit() {
+        Ok(permit) => run(&shared, link, facts, &route, guard, permit, handshake, slot).await,
+        Err(denial) => shared.denied(&facts, &denial),
+    }
+}
+
+/// Serves a permitted connection until its handler returns, panics, or the peer is no longer allowed.
+#[allow(
+    clippy::too_many_arguments,
+    reason = "each is one step's proof; a struct would hide the order"
+)]
+async fn run(
+    shared: &Shared,
+    link: Link,
+    facts: LinkFacts,
+    route: &Route,
+    guard: Guard,
+    permit: Permit,
+    handshake: Duration,
+    _slot: ConnectionSlot,
+) {
+    Span::current().record("access", field::display(route.access()));
+    // A key of its own costs a stranger nothing, so only a grant raises what a connection may hold.
+    let authorised = permit.has_grant();
+    if authorised {
+        link.widen(shared.limits.connection_window_bytes);
+    }
+    // Where a key was asked for, the client waits for stream credit: it is the server's yes.
+    let limit = if authorised { shared.limits.streams_per_connection } else { 0 };
+    let credit = StreamCredit::new(&link, limit, facts.profile.asks());
+    let counters = &shared.observer.counters;
+    counters.permitted.add(1);
+    debug!("permit given");
+    shared.observer.tell(|| Event::Connected {
+        id: facts.id,
+        peer: facts.peer.fingerprint(),
+        alpn: facts.alpn.to_string(),
+        remote: facts.remote,
+    });
+    let id = facts.id;
+    let watch = guard.watch();
+    let connection = Connection::accepted(
+        link.clone(),
+        credit,
+        facts,
+        watch.clone(),
+        shared.draining.clone(),
+        handshake,
+    );
+    // A handler need not be an `async fn`: it can panic before it gives a future.
+    let serving = async { route.handler().serve(connection, permit).await };
+    let handler = AssertUnwindSafe(serving).catch_unwind();
+    let served = tokio::select! {
+        biased;
+        _ = watch.denied() => None,
+        served = handler => Some(served),
+        () = shared.ended.cancelled() => None,
+    };
+    // A handler may be the first to learn that the peer is no longer allowed, and return for it; the
+    // peer is told why all the same, and its close is on its way already.
+    let code = match (guard.entry().denial(), served) {
+        (Some(denial), _) => {
+            counters.ended_by_policy.add(1);
+            debug!(reason = %denial, "connection ended by policy");
+            denial.code(true)
+        }
+        (None, served) => {
+            let code = shared.code_after(served);
+            link.close(code);
+            code
+        }
+    };
+    let reason = code.to_string();
+    shared.observer.tell(|| Event::Disconnected { id, reason });
+}
+
+impl Shared {
+    /// The close code that a handler's end means; `None` says that it was cut off.
+    fn code_after(&self, served: Option<thread::Result<Result<(), HandlerError>>>) -> CloseCode {
+        match served {
+            None => CloseCode::ShuttingDown,
+            Some(Ok(Ok(()))) if self.draining.is_cancelled() => CloseCode::ShuttingDown,
+            Some(Ok(Ok(()))) => CloseCode::Done,
+            Some(Ok(Err(error))) => {
+                self.observer.counters.handler_errors.add(1);
+                let error: String = error.to_string().chars().take(MAX_LOGGED_CHARS).collect();
+                debug!(error = %error.escape_debug(), "handler failed");
+                CloseCode::HandlerFailed
+            }
+            Some(Err(_)) => {
+                self.observer.counters.handler_panics.add(1);
+                error!("handler panicked");
+                CloseCode::HandlerFailed
+            }
+        }
+    }
+
+    /// What a stranger can trigger is at most a debug line and a counter.
+    pub(super) fn handshake_failed(&self, reason: &dyn std::fmt::Display) {
+        self.observer.counters.handshake_failures.add(1);
+        // Parts of the text can be the peer's; a line of the log stays one line.
+        let reason: String = reason.to_string().chars().take(MAX_LOGGED_CHARS).collect();
+        debug!(reason = %reason.escape_debug(), "handshake failed");
+    }
+
+    fn denied(&self, facts: &LinkFacts, denial: &Denial) {
+        self.observer.counters.denied.add(1);
+        let peer = facts.peer.fingerprint();
+        match peer {
+            // The whole name, so that an operator can copy the line that lets the key in.
+            Some(key) if *denial == Denial::UnknownKey => {
+                debug!(reason = %denial, hint = %format_args!("endpoint trust add {key}"), "permit denied");
+            }
+            Some(key) => debug!(reason = %denial, key = %key, "permit denied"),
+            None => debug!(reason = %denial, "permit denied"),
+        }
+        if let Some(fingerprint) = peer {
+            self.observer.remember_refused(RefusedKey {
+                fingerprint,
+                alpn: facts.alpn.clone(),
+                remote: facts.remote,
+                reason: denial.to_string(),
+                at: self.live.now(),
+            });
+        }
+        self.observer.tell(|| Event::Denied {
+            peer,
+            alpn: facts.alpn.to_string(),
+            remote: facts.remote,
+            reason: denial.to_string(),
+        });
+    }
+}
+
+/// Characters of a text that is not all ours in a line of the log.
+const MAX_LOGGED_CHARS: usize = 200;
+
+/// The one span of a connection; fields are filled as facts appear.
+pub(super) fn conn_span(carrier: Carrier, remote: std::net::SocketAddr) -> Span {
+    debug_span!(
+        "conn",
+        id = field::Empty,
+        %carrier,
+        %remote,
+        profile = field::Empty,
+        alpn = field::Empty,
+        peer = field::Empty,
+        access = field::Empty,
+    )
+}

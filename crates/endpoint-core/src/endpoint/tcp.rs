@@ -1,0 +1,140 @@
+//! The same path for TLS over TCP: accept and dial.
+
+use std::{io, net::SocketAddr, sync::Arc, time::Duration};
+
+use tokio::{
+    net::{TcpListener, TcpStream},
+    time::{Instant, timeout, timeout_at},
+};
+use tracing::Instrument;
+
+use super::{ConnectError, Shared, serve};
+use crate::{
+    admission::{Slot, Verdict as Admission},
+    alpn::Alpn,
+    facts::{Carrier, LinkFacts},
+    identity::Identity,
+    target::HostPort,
+    tls::{self, Expect, Verdict, tcp::TcpTlsError},
+    transport::{
+        Link,
+        tcp::{self, Accepted},
+        tcp_link::TcpLink,
+    },
+};
+
+/// A TCP listener that tokio does not drive yet.
+pub(super) type Listener = std::net::TcpListener;
+
+pub(super) fn bind(address: SocketAddr) -> io::Result<Option<Listener>> {
+    tcp::bind_tcp(address).map(Some)
+}
+
+/// Takes connections until the endpoint begins to shut down; then the listener closes, so that the
+/// kernel refuses newcomers at once.
+pub(super) async fn accept(shared: Arc<Shared>, listener: Listener) {
+    let listener = match TcpListener::from_std(listener) {
+        Ok(listener) => listener,
+        Err(error) => return tracing::error!(%error, "tcp listener cannot be driven"),
+    };
+    loop {
+        let accepted = tokio::select! {
+            () = shared.draining.cancelled() => return,
+            accepted = tcp::accept(&listener) => accepted,
+        };
+        shared.observer.counters.arrivals.add(1);
+        match shared.gate.admit(true, false) {
+            Admission::Admit(slot) => {
+                let span = serve::conn_span(Carrier::Tcp, accepted.remote);
+                let path = tls_over_tcp(Arc::clone(&shared), accepted, slot);
+                shared.connections.spawn(path.instrument(span));
+            }
+            Admission::Retry | Admission::Refuse => shared.observer.counters.refused.add(1),
+        }
+    }
+}
+
+async fn tls_over_tcp(shared: Arc<Shared>, accepted: Accepted, slot: Slot) {
+    let began = Instant::now();
+    let Accepted { stream, remote } = accepted;
+    let deadline = began + shared.limits.handshake_deadline;
+    let (stream, handshake, peer) =
+        match timeout_at(deadline, tls::tcp::accept_tcp(&shared.tls, stream)).await {
+            Ok(Ok(established)) => established,
+            Ok(Err(error)) => return shared.handshake_failed(&error),
+            Err(_) => return shared.handshake_failed(&"the deadline passed"),
+        };
+    drop(slot);
+    let facts = LinkFacts {
+        id: shared.live.next_id(),
+        carrier: Carrier::Tcp,
+        profile: handshake.profile,
+        alpn: handshake.alpn,
+        server_name: handshake.server_name,
+        peer,
+        remote,
+    };
+    let link = Link::from(TcpLink::new(stream, remote, false));
+    serve::established_link(shared, link, facts, began.elapsed()).await;
+}
+
+pub(super) struct Dialled {
+    pub(super) link: Link,
+    pub(super) verdict: Arc<Verdict>,
+}
+
+pub(super) async fn dial(
+    address: SocketAddr,
+    host: &HostPort,
+    expect: &Expect,
+    identity: Option<&Identity>,
+    alpn: &Alpn,
+    deadline: Duration,
+) -> Result<Dialled, ConnectError> {
+    let dial = tls::dial_config(expect, identity, std::slice::from_ref(alpn))
+        .map_err(|error| ConnectError::Setup(error.to_string()))?;
+    let shaken = timeout(deadline, async {
+        let stream = TcpStream::connect(address)
+            .await
+            .map_err(|source| ConnectError::Unreachable { host: host.to_string(), source })?;
+        tcp::tune(&stream);
+        let shaken = tls::tcp::connect_tcp(&dial, stream).await;
+        shaken.map_err(|error| of_tls(error, &dial.verdict, host))
+    });
+    let (stream, _) =
+        shaken.await.map_err(|_| ConnectError::Timeout { host: host.to_string() })??;
+    let link = Link::from(TcpLink::new(stream, address, true));
+    Ok(Dialled { link, verdict: dial.verdict })
+}
+
+fn of_tls(error: TcpTlsError, verdict: &Verdict, host: &HostPort) -> ConnectError {
+    if let Some(known) = ConnectError::of_verdict(verdict, host) {
+        return known;
+    }
+    let error = match error {
+        TcpTlsError::Handshake(error) => error,
+        TcpTlsError::Refused(alert) => {
+            return ConnectError::of_alert(alert.code(), host).unwrap_or_else(|| {
+                ConnectError::Tls {
+                    host: host.to_string(),
+                    reason: format!("alert {}", alert.code()),
+                }
+            });
+        }
+        other => {
+            return ConnectError::Tls { host: host.to_string(), reason: other.to_string() };
+        }
+    };
+    let alert = error.get_ref().and_then(|inner| inner.downcast_ref::<rustls::Error>());
+    let known = match alert {
+        Some(rustls::Error::AlertReceived(alert)) => ConnectError::of_alert(u8::from(*alert), host),
+        Some(rustls::Error::PeerIncompatible(_)) => {
+            Some(ConnectError::CertificateTypeMismatch { host: host.to_string() })
+        }
+        Some(rustls::Error::NoApplicationProtocol) => {
+            Some(ConnectError::NoCommonAlpn { host: host.to_string() })
+        }
+        _ => None,
+    };
+    known.unwrap_or_else(|| ConnectError::Tls { host: host.to_string(), reason: error.to_string() })
+}

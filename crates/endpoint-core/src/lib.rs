@@ -1,0 +1,57 @@
+//! A QUIC endpoint with fingerprint identity: raw-key peers and browsers on one port.
+//!
+//! A connection takes six steps, and each is a module, in this order: `transport` → `admission` → `tls` →
+//! `dispatch` → [`trust`] → [`handler`]. [`endpoint`] puts them together.
+//!
+//! Begin with [`Endpoint::builder`]: an identity, where to listen, who is trusted, and a [`Handler`] for each
+//! protocol. [`Endpoint::connect`] dials a [`Target`]. Both take part in the program of the README, which is
+//! compiled as a test of this crate, and in `examples/echo.rs` and `examples/pinned_dial.rs`, which run in one.
+
+// ground: no network, no decisions
+pub mod alpn;
+pub mod clock;
+pub mod close;
+pub mod config;
+pub mod error;
+pub mod event;
+pub mod facts;
+pub mod hostname;
+pub mod identity;
+pub mod target;
+
+// 1
+mod transport;
+// 2
+mod admission;
+// 3
+mod certs;
+pub mod tls;
+// 4
+mod dispatch;
+// 5
+pub mod trust;
+// 6
+pub mod handler;
+
+// the whole
+pub mod endpoint;
+
+pub use self::{
+    alpn::Alpn,
+    clock::Clock,
+    close::CloseCode,
+    config::{Access, Limits, Scope, TlsIdentity},
+    dispatch::RegisterError,
+    endpoint::{BindError, Builder, ConnectError, Endpoint},
+    error::LinkError,
+    handler::{Connection, Handler, HandlerError, Permit},
+    identity::{Fingerprint, Identity},
+    target::Target,
+    transport::{RecvStream, SendStream},
+    trust::{AuthorizedPeers, ConnectionInfo, Denial},
+};
+
+/// The program in the README compiles as it stands.
+#[cfg(doctest)]
+#[doc = include_str!("../../../README.md")]
+struct Readme;

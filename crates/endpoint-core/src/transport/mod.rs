@@ -1,0 +1,25 @@
+//! What carries bytes? Step 1 of 6: sockets, carriers, streams.
+//!
+//! Gives arrivals and, once hands are shaken, links. Not here: who the peer is (`tls`), what it may do
+//! (`trust`).
+
+mod credit;
+mod keys;
+mod link;
+mod quic;
+mod stream;
+#[cfg(feature = "tcp")]
+pub(crate) mod tcp;
+#[cfg(feature = "tcp")]
+pub(crate) mod tcp_link;
+#[cfg(not(feature = "tcp"))]
+#[path = "tcp_link_off.rs"]
+mod tcp_link;
+
+pub use self::stream::{RecvStream, SendStream};
+pub(crate) use self::{
+    credit::StreamCredit,
+    keys::ListenKeys,
+    link::{Link, without_peers_text},
+    quic::{Accepting, bind_udp, client_endpoint, client_transport, server_endpoint},
+};

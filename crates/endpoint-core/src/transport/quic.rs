@@ -1,0 +1,144 @@
+//! Which sockets and which transport parameters?
+//!
+//! Every limit of quinn is set here; none is left at its default by accident.
+
+use std::{io, net::SocketAddr, sync::Arc};
+
+use quinn::{IdleTimeout, ServerConfig, TransportConfig, VarInt};
+use socket2::{Domain, Protocol, Socket, Type};
+
+use super::{credit::INITIAL_STREAMS, keys::ListenKeys};
+use crate::config::Limits;
+
+/// Unidirectional streams open to a peer: HTTP/3 wants three at once (RFC 9114 §6.2), and one to spare.
+const UNI_STREAMS: u32 = 4;
+/// Bytes of a hello that may wait for their turn; a post-quantum hello has about 1 400.
+const CRYPTO_BUFFER_BYTES: usize = 16 * 1024;
+/// Bytes of datagrams that may wait for a slow reader.
+const DATAGRAM_BUFFER_BYTES: usize = 64 * 1024;
+/// First packets that may wait to be looked at.
+const MAX_INCOMING: usize = 1024;
+/// Bytes that all waiting arrivals may hold.
+const INCOMING_BUFFER_BYTES: u64 = 8 * 1024 * 1024;
+/// Bytes that a connection may make us hold before its key is known to be authorised: ten thousand
+/// strangers that fill their windows must not take all memory.
+const STRANGERS_WINDOW_BYTES: u32 = 256 * 1024;
+/// UDP payload that passes every path of Ethernet size: 1500 less the IPv6 and UDP headers.
+const ETHERNET_MTU: u16 = 1452;
+
+/// Binds a UDP socket with the buffers asked for. `[::]` takes IPv4 too.
+pub(crate) fn bind_udp(
+    address: SocketAddr,
+    buffer_bytes: usize,
+) -> io::Result<std::net::UdpSocket> {
+    let socket = Socket::new(Domain::for_address(address), Type::DGRAM, Some(Protocol::UDP))?;
+    if let SocketAddr::V6(v6) = address {
+        socket.set_only_v6(!v6.ip().is_unspecified())?;
+    }
+    // The kernel may give less than asked for; that costs throughput under load, not correctness.
+    let _ = socket.set_recv_buffer_size(buffer_bytes);
+    let _ = socket.set_send_buffer_size(buffer_bytes);
+    socket.set_nonblocking(true)?;
+    socket.bind(&address.into())?;
+    Ok(socket.into())
+}
+
+/// How connections are accepted. Made once: every connection keeps hold of what it was accepted with,
+/// and its own copy would be 1 KB.
+#[derive(Clone, Debug)]
+pub(crate) struct Accepting {
+    loopback: Arc<ServerConfig>,
+    others: Arc<ServerConfig>,
+}
+
+impl Accepting {
+    /// For a connection from `remote`.
+    pub(crate) fn from(&self, remote: SocketAddr) -> Arc<ServerConfig> {
+        Arc::clone(if is_loopback(remote) { &self.loopback } else { &self.others })
+    }
+}
+
+fn is_loopback(remote: SocketAddr) -> bool {
+    remote.ip().to_canonical().is_loopback()
+}
+
+/// The transport parameters of a dialled connection to `remote`, which keeps itself alive so that it
+/// meets a stateless reset when the other side was restarted.
+pub(crate) fn client_transport(limits: &Limits, remote: SocketAddr) -> Arc<TransportConfig> {
+    let mut config = transport(limits, is_loopback(remote));
+    config.keep_alive_interval(Some(limits.keep_alive));
+    Arc::new(config)
+}
+
+fn transport(limits: &Limits, loopback: bool) -> TransportConfig {
+    let mut config = TransportConfig::default();
+    config
+        .max_concurrent_bidi_streams(INITIAL_STREAMS.into())
+        .max_concurrent_uni_streams(UNI_STREAMS.into())
+        .stream_receive_window(limits.stream_window_bytes.into())
+        .receive_window(limits.connection_window_bytes.into())
+        .send_window(u64::from(limits.connection_window_bytes))
+        .max_idle_timeout(Some(
+            IdleTimeout::try_from(limits.idle_timeout)
+                .unwrap_or_else(|_| IdleTimeout::from(VarInt::from_u32(u32::MAX))),
+        ))
+        .crypto_buffer_size(CRYPTO_BUFFER_BYTES)
+        .datagram_receive_buffer_size(Some(DATAGRAM_BUFFER_BYTES))
+        .datagram_send_buffer_size(DATAGRAM_BUFFER_BYTES);
+    if loopback {
+        // The path is known, so probing it would be waste: a fifth of a handshake's cost.
+        config.initial_mtu(ETHERNET_MTU).mtu_discovery_config(None);
+    }
+    config
+}
+
+/// The transport parameters of accepted connections, until a permit widens them.
+fn strangers_transport(limits: &Limits, loopback: bool) -> Arc<TransportConfig> {
+    let mut config = transport(limits, loopback);
+    config.receive_window(limits.connection_window_bytes.min(STRANGERS_WINDOW_BYTES).into());
+    Arc::new(config)
+}
+
+/// A quinn endpoint that listens on `socket`.
+pub(crate) fn server_endpoint(
+    socket: std::net::UdpSocket,
+    keys: &ListenKeys,
+    crypto: Arc<dyn quinn_proto::crypto::ServerConfig>,
+    limits: &Limits,
+) -> io::Result<(quinn::Endpoint, Accepting)> {
+    let mut others = ServerConfig::with_crypto(crypto);
+    others
+        .transport_config(strangers_transport(limits, false))
+        .token_key(Arc::clone(&keys.token))
+        .max_incoming(MAX_INCOMING)
+        .incoming_buffer_size_total(INCOMING_BUFFER_BYTES)
+        .migration(true);
+    let mut loopback = others.clone();
+    loopback.transport_config(strangers_transport(limits, true));
+    let endpoint = quinn::Endpoint::new(
+        keys.endpoint_config(),
+        Some(others.clone()),
+        socket,
+        Arc::new(quinn::TokioRuntime),
+    )?;
+    Ok((endpoint, Accepting { loopback: Arc::new(loopback), others: Arc::new(others) }))
+}
+
+/// A quinn endpoint that only dials, with keys of its own.
+pub(crate) fn client_endpoint(ipv6: bool, limits: &Limits) -> io::Result<quinn::Endpoint> {
+    let any: SocketAddr = if ipv6 {
+        (std::net::Ipv6Addr::UNSPECIFIED, 0).into()
+    } else {
+        (std::net::Ipv4Addr::UNSPECIFIED, 0).into()
+    };
+    let socket = Socket::new(Domain::for_address(any), Type::DGRAM, Some(Protocol::UDP))?;
+    if ipv6 {
+        socket.set_only_v6(true)?;
+    }
+    let _ = socket.set_recv_buffer_size(limits.udp_buffer_bytes);
+    let _ = socket.set_send_buffer_size(limits.udp_buffer_bytes);
+    socket.set_nonblocking(true)?;
+    socket.bind(&any.into())?;
+    let keys = ListenKeys::random()?;
+    quinn::Endpoint::new(keys.endpoint_config(), None, socket.into(), Arc::new(quinn::TokioRuntime))
+}

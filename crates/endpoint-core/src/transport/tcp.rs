@@ -1,0 +1,88 @@
+//! How do TCP connections arrive?
+//!
+//! The listener of the endpoint's own port number. TLS on top of it is `tls::tcp`.
+
+use std::{io, net::SocketAddr, time::Duration};
+
+use socket2::{Domain, Protocol, SockRef, Socket, TcpKeepalive, Type};
+use tokio::net::{TcpListener, TcpStream};
+
+/// Connections that the kernel may hold for us.
+const BACKLOG: i32 = 1024;
+/// Pause after the kernel refused to give a connection, so that a full descriptor table is no busy loop.
+const BACK_OFF: Duration = Duration::from_millis(100);
+
+/// Binds a TCP listener. `[::]` takes IPv4 too.
+pub(crate) fn bind_tcp(address: SocketAddr) -> io::Result<std::net::TcpListener> {
+    let socket = Socket::new(Domain::for_address(address), Type::STREAM, Some(Protocol::TCP))?;
+    if let SocketAddr::V6(v6) = address {
+        socket.set_only_v6(!v6.ip().is_unspecified())?;
+    }
+    socket.set_reuse_address(true)?;
+    socket.set_nonblocking(true)?;
+    socket.bind(&address.into())?;
+    socket.listen(BACKLOG)?;
+    Ok(socket.into())
+}
+
+/// One accepted TCP connection.
+#[derive(Debug)]
+pub(crate) struct Accepted {
+    pub(crate) stream: TcpStream,
+    pub(crate) remote: SocketAddr,
+}
+
+/// Waits for the next connection; an error of the system is waited out, never spun on.
+pub(crate) async fn accept(listener: &TcpListener) -> Accepted {
+    loop {
+        match listener.accept().await {
+            Ok((stream, remote)) => {
+                tune(&stream);
+                return Accepted { stream, remote };
+            }
+            Err(error) if is_of_one_connection(&error) => {}
+            Err(error) => {
+                tracing::warn!(%error, "no tcp connection could be accepted");
+                tokio::time::sleep(BACK_OFF).await;
+            }
+        }
+    }
+}
+
+/// Sets what every connection of ours wants.
+pub(crate) fn tune(stream: &TcpStream) {
+    // Without this, small answers wait for acknowledgements of earlier ones.
+    let _ = stream.set_nodelay(true);
+    // TCP itself never notices that a silent peer is gone: its link would hold a place for ever.
+    let probes = TcpKeepalive::new().with_time(KEEP_ALIVE).with_interval(KEEP_ALIVE_INTERVAL);
+    let _ = SockRef::from(stream).set_tcp_keepalive(&probes);
+}
+
+/// Silence after which the kernel asks whether the peer is still there, and the pause between two asks;
+/// after nine without an answer the link ends.
+const KEEP_ALIVE: Duration = Duration::from_secs(15);
+const KEEP_ALIVE_INTERVAL: Duration = Duration::from_secs(3);
+
+/// Errors that concern the connection that was being accepted, not the listener.
+fn is_of_one_connection(error: &io::Error) -> bool {
+    matches!(
+        error.kind(),
+        io::ErrorKind::ConnectionAborted
+            | io::ErrorKind::ConnectionRefused
+            | io::ErrorKind::ConnectionReset
+    )
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn asks_silent_peers_whether_they_are_still_there() {
+        let listener = bind_tcp("127.0.0.1:0".parse().unwrap()).unwrap();
+        let listener = TcpListener::from_std(listener).unwrap();
+        let _client = TcpStream::connect(listener.local_addr().unwrap()).await.unwrap();
+        let Accepted { stream, .. } = accept(&listener).await;
+        assert!(SockRef::from(&stream).keepalive().unwrap());
+    }
+}

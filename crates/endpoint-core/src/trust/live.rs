@@ -1,0 +1,408 @@
+//! Which connections are alive, and are they still allowed?
+//!
+//! Every accepted connection is registered **before** it is judged, so that a revocation between the two
+//! is never lost. A connection that is denied stays denied: its handler is dropped at once, and its close
+//! is sent by a paced sender, because CONNECTION_CLOSE is not retransmitted and a burst overflows the
+//! peer's socket (233 of 1 000 peers missed an unpaced one).
+
+use std::{
+    collections::HashMap,
+    sync::{
+        Arc, Mutex, OnceLock, PoisonError,
+        atomic::{AtomicBool, AtomicU64, Ordering},
+    },
+    time::Duration,
+};
+
+use arc_swap::ArcSwap;
+use jiff::Timestamp;
+use tokio::{sync::mpsc, time::Instant};
+use tokio_util::sync::CancellationToken;
+
+use super::policy::{Approval, Denial, Permit, Policy};
+use crate::{
+    clock::Clock,
+    close::CloseCode,
+    config::Access,
+    facts::{Carrier, LinkFacts, Profile},
+    identity::Fingerprint,
+    transport::Link,
+};
+
+/// Closes sent in one go.
+const CLOSES_PER_STEP: usize = 20;
+/// Pause between two goes: 20 a millisecond reached all of 1 000 peers within 125 ms.
+const STEP: Duration = Duration::from_millis(1);
+
+/// All live connections of an endpoint.
+#[derive(Debug)]
+pub(crate) struct Live {
+    policy: ArcSwap<Policy>,
+    clock: Clock,
+    connections_per_peer: usize,
+    table: Mutex<Table>,
+    closes: mpsc::UnboundedSender<(Link, CloseCode)>,
+    next_id: AtomicU64,
+}
+
+#[derive(Debug, Default)]
+struct Table {
+    entries: HashMap<u64, Arc<Entry>>,
+    per_peer: HashMap<Fingerprint, usize>,
+}
+
+/// One live connection.
+#[derive(Debug)]
+pub(crate) struct Entry {
+    facts: LinkFacts,
+    access: Access,
+    link: Link,
+    since: Timestamp,
+    approval: OnceLock<Approval>,
+    denial: OnceLock<Denial>,
+    denied: CancellationToken,
+    /// Whether time or address can turn the answer, by the grant of now, not only that of the start.
+    watched: AtomicBool,
+    /// Told to the permit: the grant went away and the connection needs none.
+    grant_gone: Arc<AtomicBool>,
+    /// Whether it counts towards its key's connections.
+    counted: AtomicBool,
+}
+
+impl Live {
+    /// Also gives the task that sends closes at a pace; it ends when `Live` is dropped.
+    pub(crate) fn new(
+        policy: Policy,
+        clock: Clock,
+        connections_per_peer: usize,
+    ) -> (Arc<Self>, impl Future<Output = ()> + Send + 'static) {
+        let (closes, queue) = mpsc::unbounded_channel();
+        let live = Arc::new(Self {
+            policy: ArcSwap::from_pointee(policy),
+            clock,
+            connections_per_peer,
+            table: Mutex::default(),
+            closes,
+            next_id: AtomicU64::new(1),
+        });
+        (live, pace(queue))
+    }
+
+    pub(crate) fn next_id(&self) -> u64 {
+        self.next_id.fetch_add(1, Ordering::Relaxed)
+    }
+
+    /// Whether the key has a grant now, whatever its options. For budgets; decides nothing.
+    pub(crate) fn knows(&self, key: &Fingerprint) -> bool {
+        self.policy.load().grants().lookup(key).is_some()
+    }
+
+    pub(crate) fn now(&self) -> Timestamp {
+        self.clock.now()
+    }
+
+    /// Puts a connection into the table, so that a change of the set reaches it. Nothing is decided yet.
+    pub(crate) fn register(
+        self: &Arc<Self>,
+        facts: LinkFacts,
+        access: Access,
+        link: Link,
+    ) -> Guard {
+        let entry = Arc::new(Entry {
+            access,
+            link,
+            since: self.clock.now(),
+            approval: OnceLock::new(),
+            denial: OnceLock::new(),
+            denied: CancellationToken::new(),
+            watched: false.into(),
+            grant_gone: Arc::default(),
+            counted: false.into(),
+            facts,
+        });
+        self.table().entries.insert(entry.facts.id, Arc::clone(&entry));
+        Guard { live: Arc::clone(self), entry }
+    }
+
+    /// Swaps the set and judges every connection again. Gives how many it ended.
+    pub(crate) fn set_policy(&self, policy: Policy) -> usize {
+        self.policy.store(Arc::new(policy));
+        self.judge_all(|_| true)
+    }
+
+    /// Judges again those whose answer depends on time or address.
+    pub(crate) fn tick(&self) -> usize {
+        self.judge_all(|entry| entry.watched.load(Ordering::Acquire))
+    }
+
+    fn judge_all(&self, which: impl Fn(&Entry) -> bool) -> usize {
+        let entries: Vec<_> =
+            self.table().entries.values().filter(|entry| which(entry)).cloned().collect();
+        let policy = self.policy.load();
+        let now = self.clock.now();
+        entries.iter().filter(|entry| self.rejudge(entry, &policy, now).is_err()).count()
+    }
+
+    /// Gives an error once, when the connection stops being allowed.
+    fn rejudge(&self, entry: &Entry, policy: &Policy, now: Timestamp) -> Result<(), ()> {
+        if entry.denial.get().is_some() {
+            return Ok(());
+        }
+        match policy.judge(&entry.facts, &entry.access, entry.link.remote().ip(), now) {
+            Ok(approval) => {
+                entry.watch_if_needed(&approval);
+                if entry.approval.get().is_none_or(|first| approval.upholds(first)) {
+                    return Ok(());
+                }
+                // What a handler was told at the start must not outlive the grant that said so.
+                match entry.access {
+                    Access::Peer(_) if self.deny(entry, Denial::GrantChanged) => Err(()),
+                    Access::Peer(_) => Ok(()),
+                    _ => {
+                        entry.grant_gone.store(true, Ordering::Release);
+                        Ok(())
+                    }
+                }
+            }
+            Err(denial) => match self.deny(entry, denial) {
+                true => Err(()),
+                false => Ok(()),
+            },
+        }
+    }
+
+    /// Denies a connection for good; `false` if it was denied before.
+    fn deny(&self, entry: &Entry, denial: Denial) -> bool {
+        let code = denial.code(entry.approval.get().is_some());
+        if entry.denial.set(denial).is_err() {
+            return false;
+        }
+        entry.denied.cancel();
+        if entry.facts.carrier == Carrier::Tcp {
+            // No close of TCP is lost, so none needs a pace; its one stream must not answer once more.
+            entry.link.close(code);
+        } else if self.closes.send((entry.link.clone(), code)).is_err() {
+            // The pacing task is gone with its runtime; close without it.
+            entry.link.close(code);
+        }
+        true
+    }
+
+    /// Ends every connection of `key`; gives how many.
+    pub(crate) fn kick(&self, key: &Fingerprint) -> usize {
+        let entries: Vec<_> = self.table().entries.values().cloned().collect();
+        let of_key = entries.iter().filter(|e| e.facts.peer.fingerprint() == Some(*key));
+        of_key.filter(|entry| self.deny(entry, Denial::Kicked)).count()
+    }
+
+    /// What is alive now, by number.
+    pub(crate) fn snapshot(&self) -> Vec<Arc<Entry>> {
+        let mut entries: Vec<_> = self
+            .table()
+            .entries
+            .values()
+            .filter(|entry| entry.approval.get().is_some() && entry.denial.get().is_none())
+            .cloned()
+            .collect();
+        entries.sort_by_key(|entry| entry.facts.id);
+        entries
+    }
+
+    fn table(&self) -> std::sync::MutexGuard<'_, Table> {
+        self.table.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// Keeps a connection in the table while it lives.
+#[derive(Debug)]
+pub(crate) struct Guard {
+    live: Arc<Live>,
+    entry: Arc<Entry>,
+}
+
+impl Guard {
+    /// Judges the connection by the set as it is now. Only after [`Live::register`], so a change that
+    /// this look misses finds the connection in the table.
+    pub(crate) fn permit(&self) -> Result<Permit, Denial> {
+        self.settle(self.judge())
+    }
+
+    fn judge(&self) -> Result<Approval, Denial> {
+        let Self { live, entry } = self;
+        let (policy, now) = (live.policy.load(), live.clock.now());
+        let remote = entry.link.remote().ip();
+        let approval = policy.judge(&entry.facts, &entry.access, remote, now)?;
+        self.count(&approval)?;
+        Ok(approval)
+    }
+
+    /// Apart from [`Self::judge`] because the set can change between the two.
+    fn settle(&self, judged: Result<Approval, Denial>) -> Result<Permit, Denial> {
+        let Self { live, entry } = self;
+        match judged {
+            Ok(approval) => {
+                entry.watch_if_needed(&approval);
+                let _ = entry.approval.set(approval.clone());
+                // A look at a newer set may have found nothing yet to hold against it.
+                let _ = live.rejudge(entry, &live.policy.load(), live.clock.now());
+                match entry.denial.get() {
+                    // The set changed while we looked.
+                    Some(denial) => Err(denial.clone()),
+                    None => {
+                        let grant_gone = Arc::clone(&entry.grant_gone);
+                        Ok(Permit::new(entry.facts.peer, approval, grant_gone))
+                    }
+                }
+            }
+            Err(denial) => {
+                live.deny(entry, denial.clone());
+                Err(denial)
+            }
+        }
+    }
+
+    fn count(&self, approval: &Approval) -> Result<(), Denial> {
+        let Some(key) = self.entry.facts.peer.fingerprint() else { return Ok(()) };
+        let limit = approval.max_connections().unwrap_or(self.live.connections_per_peer);
+        let mut table = self.live.table();
+        let count = table.per_peer.entry(key).or_default();
+        if *count >= limit {
+            return Err(Denial::TooManyConnections { limit });
+        }
+        *count += 1;
+        self.entry.counted.store(true, Ordering::Release);
+        Ok(())
+    }
+
+    pub(crate) fn entry(&self) -> &Arc<Entry> {
+        &self.entry
+    }
+
+    /// What a [`crate::handler::Connection`] asks before each stream.
+    pub(crate) fn watch(&self) -> Watch {
+        Watch { live: Arc::clone(&self.live), entry: Arc::clone(&self.entry) }
+    }
+}
+
+impl Drop for Guard {
+    fn drop(&mut self) {
+        let mut table = self.live.table();
+        table.entries.remove(&self.entry.facts.id);
+        if !self.entry.counted.load(Ordering::Acquire) {
+            return;
+        }
+        let Some(key) = self.entry.facts.peer.fingerprint() else { return };
+        if let Some(count) = table.per_peer.get_mut(&key) {
+            *count -= 1;
+            if *count == 0 {
+                table.per_peer.remove(&key);
+            }
+        }
+    }
+}
+
+/// The standing question of a live connection: is it still allowed?
+#[derive(Clone, Debug)]
+pub(crate) struct Watch {
+    live: Arc<Live>,
+    entry: Arc<Entry>,
+}
+
+impl Watch {
+    /// Asked before each new stream. Where the answer depends on time or address it is judged anew.
+    pub(crate) fn check(&self) -> Result<(), CloseCode> {
+        if self.entry.watched.load(Ordering::Acquire) {
+            let policy = self.live.policy.load();
+            let _ = self.live.rejudge(&self.entry, &policy, self.live.clock.now());
+        }
+        match self.entry.denial.get() {
+            None => Ok(()),
+            Some(denial) => Err(denial.code(true)),
+        }
+    }
+
+    /// Waits until the connection is denied.
+    pub(crate) async fn denied(&self) -> CloseCode {
+        self.entry.denied.cancelled().await;
+        self.entry.denial.get().map_or(CloseCode::Revoked, |denial| denial.code(true))
+    }
+}
+
+impl Entry {
+    /// Never takes the watch off again: a look at an older set may end after one at a newer.
+    fn watch_if_needed(&self, approval: &Approval) {
+        if approval.needs_watching() {
+            self.watched.store(true, Ordering::Release);
+        }
+    }
+
+    pub(crate) fn denial(&self) -> Option<&Denial> {
+        self.denial.get()
+    }
+
+    pub(crate) fn info(&self) -> ConnectionInfo {
+        let (bytes_sent, bytes_received) = self.link.bytes();
+        ConnectionInfo {
+            id: self.facts.id,
+            peer: self.facts.peer.fingerprint(),
+            name: self.approval.get().and_then(Approval::name).map(str::to_owned),
+            alpn: self.facts.alpn.to_string(),
+            remote: self.link.remote(),
+            carrier: self.facts.carrier,
+            profile: self.facts.profile,
+            access: self.access.to_string(),
+            since: self.since,
+            rtt: self.link.rtt(),
+            bytes_sent,
+            bytes_received,
+        }
+    }
+}
+
+/// What an operator sees of a live connection.
+#[derive(Clone, Debug)]
+#[non_exhaustive]
+pub struct ConnectionInfo {
+    /// Number of the connection, unique in this process.
+    pub id: u64,
+    /// The key it proved, if it showed one.
+    pub peer: Option<Fingerprint>,
+    /// The `name=` of its grant.
+    pub name: Option<String>,
+    /// The protocol, escaped.
+    pub alpn: String,
+    /// Where it is now.
+    pub remote: std::net::SocketAddr,
+    /// What carries it.
+    pub carrier: Carrier,
+    /// How hands were shaken.
+    pub profile: Profile,
+    /// The handler's access rule.
+    pub access: String,
+    /// When it was permitted.
+    pub since: Timestamp,
+    /// Smoothed round trip (QUIC only).
+    pub rtt: Option<Duration>,
+    /// Bytes sent: UDP payloads on QUIC, TLS plain text on TCP.
+    pub bytes_sent: u64,
+    /// Bytes received, counted likewise.
+    pub bytes_received: u64,
+}
+
+/// Sends closes at a pace that the peers' sockets can take.
+async fn pace(mut queue: mpsc::UnboundedReceiver<(Link, CloseCode)>) {
+    let mut batch = Vec::with_capacity(CLOSES_PER_STEP);
+    let mut next = Instant::now();
+    while queue.recv_many(&mut batch, CLOSES_PER_STEP).await > 0 {
+        tokio::time::sleep_until(next).await;
+        for (link, code) in batch.drain(..) {
+            link.close(code);
+        }
+        next = Instant::now() + STEP;
+    }
+}
+
+// The connections of these tests are TCP links over pipes in memory.
+#[cfg(test)]
+#[cfg(feature = "tcp")]
+mod tests;
