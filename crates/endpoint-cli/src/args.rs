@@ -1,0 +1,402 @@
+//! What did the user ask for?
+//!
+//! The command line as data. Every sub-command's help ends in examples; values that are not what
+//! they should be are refused with a text of our own, not the parser's.
+
+use std::{net::SocketAddr, path::PathBuf, time::Duration};
+
+use clap::{ArgAction, Args as ClapArgs, Parser, Subcommand, ValueHint};
+use clap_complete::Shell;
+use endpoint_core::alpn::Alpn;
+
+use crate::config::value;
+
+/// One port for peers known by their key: serve, dial and decide who may come in.
+#[derive(Debug, Parser)]
+#[command(
+    name = "endpoint",
+    version,
+    subcommand_required = true,
+    arg_required_else_help = true,
+    after_help = "Examples:
+  endpoint serve                                   run with the defaults, no root needed
+  endpoint trust add sha256:1f…c3                  let a peer in
+  endpoint ping peer://1f…c3@node.example:4433     reach another endpoint
+
+Exit codes: 0 ok, 1 failure, 2 usage or bad configuration, 3 peer unknown,
+4 peer changed, 5 not authorised, 6 unreachable"
+)]
+pub struct Args {
+    /// Options of every command.
+    #[command(flatten)]
+    pub global: Global,
+    /// What to do.
+    #[command(subcommand)]
+    pub command: Command,
+}
+
+/// Options of every command.
+#[derive(ClapArgs, Clone, Debug)]
+pub struct Global {
+    /// Folder of the identity, the trust and the pins [default: the platform's state folder]
+    #[arg(long, global = true, value_name = "DIR", env = "ENDPOINT_STATE",
+        value_hint = ValueHint::DirPath)]
+    pub state: Option<PathBuf>,
+    /// Configuration file [default: endpoint.toml in the state folder, if there is one]
+    #[arg(long, global = true, value_name = "FILE", env = "ENDPOINT_CONFIG",
+        value_hint = ValueHint::FilePath)]
+    pub config: Option<PathBuf>,
+    /// Print one JSON object per line on stdout
+    #[arg(long, global = true)]
+    pub json: bool,
+    /// Say more in the log; twice for everything
+    #[arg(short, long, global = true, action = ArgAction::Count)]
+    pub verbose: u8,
+}
+
+/// What to do.
+#[derive(Debug, Subcommand)]
+pub enum Command {
+    /// Run the endpoint: peers by raw key and by certificate, UDP and TCP on one port
+    #[command(after_help = "Examples:
+  endpoint serve
+  endpoint serve --listen 0.0.0.0:4433 --listen [::]:4433
+  endpoint serve --listen 127.0.0.1:0 --json
+
+SIGHUP reloads who is trusted, SIGTERM drains, a second SIGTERM ends at once.")]
+    Serve(Serve),
+    /// Show, make, import or replace the identity key
+    #[command(
+        subcommand,
+        after_help = "Examples:
+  endpoint key show
+  endpoint key import old.pem"
+    )]
+    Key(Key),
+    /// Decide who may come in: edit and check authorized_peers
+    #[command(
+        subcommand,
+        after_help = "Examples:
+  endpoint trust add sha256:1f…c3 --option alpn=echo/1 --comment laptop
+  endpoint trust rm sha256:1f…c3
+  endpoint trust check sha256:1f…c3 --alpn echo/1 --from 192.0.2.7"
+    )]
+    Trust(Trust),
+    /// List or forget the identities of endpoints dialled before
+    #[command(
+        subcommand,
+        after_help = "Examples:
+  endpoint known ls
+  endpoint known forget node.example:4433"
+    )]
+    Known(Known),
+    /// Measure round trips to another endpoint
+    #[command(after_help = "Examples:
+  endpoint ping peer://1f…c3@node.example:4433
+  endpoint ping node.example:4433 --accept-new
+  endpoint ping https://node.example:4433 -c 10 --json")]
+    Ping(Ping),
+    /// Connect stdin and stdout to a stream of another endpoint
+    #[command(after_help = "Examples:
+  echo hello | endpoint dial peer://1f…c3@node.example:4433 --alpn echo/1")]
+    Dial(Dial),
+    /// List every identity and protocol that a port offers
+    #[command(after_help = "Examples:
+  endpoint probe 127.0.0.1:4433
+  endpoint probe node.example:443 --json")]
+    Probe(Probe),
+    /// Say how the running endpoint is
+    #[command(after_help = "Examples:
+  endpoint status
+  endpoint status --json")]
+    Status,
+    /// List the live connections of the running endpoint
+    #[command(after_help = "Examples:
+  endpoint conns
+  endpoint conns --json")]
+    Conns,
+    /// Close the live connections of a key; it may come back unless removed from trust
+    #[command(after_help = "Examples:
+  endpoint kick sha256:1f…c3")]
+    Kick(KeyWords),
+    /// Work with the configuration file
+    #[command(
+        subcommand,
+        after_help = "Examples:
+  endpoint config check --config endpoint.toml"
+    )]
+    Config(ConfigCommand),
+    /// Print a completion script
+    #[command(after_help = "Examples:
+  endpoint completions bash > /usr/share/bash-completion/completions/endpoint
+  endpoint completions zsh > \"${fpath[1]}/_endpoint\"")]
+    Completions {
+        /// The shell to complete in
+        shell: Shell,
+    },
+}
+
+/// `endpoint serve`.
+#[derive(ClapArgs, Debug)]
+pub struct Serve {
+    /// Address to listen on, UDP and TCP; repeat for more. Default: port 4433 of both loopbacks.
+    #[arg(
+        long,
+        value_name = "ADDR",
+        value_parser = value::listen,
+        help = "Address to listen on, UDP and TCP; repeat for more [default: 127.0.0.1:4433 and [::1]:4433]"
+    )]
+    pub listen: Vec<SocketAddr>,
+    /// Folder of a web site (not in this build)
+    #[arg(long, value_name = "DIR", hide = true)]
+    pub root: Option<PathBuf>,
+}
+
+/// `endpoint key …`.
+#[derive(Debug, Subcommand)]
+pub enum Key {
+    /// Print the public key in every form
+    #[command(after_help = "Examples:
+  endpoint key show
+  endpoint key show --json")]
+    Show,
+    /// Make the identity key; never overwrites one
+    #[command(after_help = "Examples:
+  endpoint key new")]
+    New,
+    /// Take an Ed25519 private key from a PKCS#8 PEM file
+    #[command(after_help = "Examples:
+  openssl genpkey -algorithm ed25519 -out my.pem && endpoint key import my.pem")]
+    Import {
+        /// The PEM file
+        #[arg(value_hint = ValueHint::FilePath)]
+        file: PathBuf,
+    },
+    /// Replace the identity key; the old one is kept as identity.key.old
+    #[command(after_help = "Examples:
+  endpoint key rotate")]
+    Rotate,
+}
+
+/// `endpoint trust …`.
+#[derive(Debug, Subcommand)]
+pub enum Trust {
+    /// Authorise a key
+    #[command(after_help = "Examples:
+  endpoint trust add sha256:1f…c3
+  endpoint trust add ssh-ed25519 AAAA… bob@laptop
+  endpoint trust add sha256:1f…c3 --option alpn=echo/1,ping/1 --option from=192.0.2.0/24
+
+Options: alpn, from, expires, scope, tenant, max-connections, name")]
+    Add(TrustAdd),
+    /// Remove a key; its live connections are closed
+    #[command(after_help = "Examples:
+  endpoint trust rm sha256:1f…c3")]
+    Rm(KeyWords),
+    /// List the authorised keys
+    #[command(after_help = "Examples:
+  endpoint trust ls
+  endpoint trust ls --json")]
+    Ls,
+    /// Say whether a key would be let in, as the server would judge it
+    #[command(after_help = "Examples:
+  endpoint trust check sha256:1f…c3 --alpn echo/1 --from 192.0.2.7")]
+    Check(TrustCheck),
+    /// Report every fault of authorized_peers
+    #[command(after_help = "Examples:
+  endpoint trust lint")]
+    Lint,
+}
+
+/// `endpoint trust add`.
+#[derive(ClapArgs, Debug)]
+pub struct TrustAdd {
+    /// The key: sha256:HEX, bare hex, sha256//BASE64, ed25519:HEX, a PEM public key or an
+    /// ssh-ed25519 line
+    #[arg(value_name = "KEY", required = true, num_args = 1..)]
+    pub key: Vec<String>,
+    /// Restrict the key: alpn, from, expires, scope, tenant, max-connections, name
+    #[arg(long = "option", value_name = "k=v", value_parser = value::option)]
+    pub options: Vec<(String, String)>,
+    /// A note at the end of the line
+    #[arg(long)]
+    pub comment: Option<String>,
+}
+
+/// A key in one argument or, like an ssh line, in several.
+#[derive(ClapArgs, Debug)]
+pub struct KeyWords {
+    /// The key in any form that `trust add` takes
+    #[arg(value_name = "KEY", required = true, num_args = 1..)]
+    pub key: Vec<String>,
+}
+
+/// `endpoint trust check`.
+#[derive(ClapArgs, Debug)]
+pub struct TrustCheck {
+    /// The key in any form that `trust add` takes
+    #[arg(value_name = "KEY", required = true, num_args = 1..)]
+    pub key: Vec<String>,
+    /// The protocol it would speak
+    #[arg(long, value_parser = value::alpn)]
+    pub alpn: Alpn,
+    /// The address it would come from [default: 127.0.0.1]
+    #[arg(long, value_name = "IP", value_parser = value::ip)]
+    pub from: Option<std::net::IpAddr>,
+}
+
+/// `endpoint known …`.
+#[derive(Debug, Subcommand)]
+pub enum Known {
+    /// List them
+    #[command(after_help = "Examples:
+  endpoint known ls --json")]
+    Ls,
+    /// Forget one; the file before is kept as known_peers.old
+    #[command(after_help = "Examples:
+  endpoint known forget node.example:4433")]
+    Forget {
+        /// HOST:PORT or a name from `known ls`
+        peer: String,
+    },
+}
+
+/// Whom to dial and how.
+#[derive(ClapArgs, Clone, Debug)]
+pub struct PeerArgs {
+    /// peer://HEX@host:port, sha256:HEX@host:port, https://host:port[#sha256:HEX], host:port or a
+    /// name from `known ls`
+    #[arg(value_name = "PEER")]
+    pub peer: String,
+    /// Learn the identity of an unknown host:port instead of asking
+    #[arg(long)]
+    pub accept_new: bool,
+    /// Roots to check https:// peers against, instead of the platform's
+    #[arg(long, value_name = "FILE", value_hint = ValueHint::FilePath)]
+    pub ca: Option<PathBuf>,
+    /// Use TCP instead of QUIC
+    #[arg(long)]
+    pub tcp: bool,
+    /// Give up after this time
+    #[arg(long, value_name = "TIME", default_value = "10s", value_parser = value::duration)]
+    pub timeout: Duration,
+}
+
+/// `endpoint ping`.
+#[derive(ClapArgs, Debug)]
+pub struct Ping {
+    /// Whom to ping.
+    #[command(flatten)]
+    pub peer: PeerArgs,
+    /// Number of round trips
+    #[arg(short, long, default_value = "4", value_parser = value::count)]
+    pub count: u32,
+    /// Pause between them
+    #[arg(short, long, value_name = "TIME", default_value = "200ms",
+        value_parser = value::duration)]
+    pub interval: Duration,
+}
+
+/// `endpoint dial`.
+#[derive(ClapArgs, Debug)]
+pub struct Dial {
+    /// Whom to dial.
+    #[command(flatten)]
+    pub peer: PeerArgs,
+    /// The protocol to speak
+    #[arg(long, value_parser = value::alpn)]
+    pub alpn: Alpn,
+}
+
+/// `endpoint probe`.
+#[derive(ClapArgs, Debug)]
+pub struct Probe {
+    /// The port to look at
+    #[arg(value_name = "HOST:PORT")]
+    pub port: String,
+    /// Protocols to try besides the known ones
+    #[arg(long, value_parser = value::alpn)]
+    pub alpn: Vec<Alpn>,
+    /// Give up on each try after this time
+    #[arg(long, value_name = "TIME", default_value = "3s", value_parser = value::duration)]
+    pub timeout: Duration,
+}
+
+/// `endpoint config …`.
+#[derive(Debug, Subcommand)]
+pub enum ConfigCommand {
+    /// Report every fault; writes nothing, binds nothing, calls nobody
+    #[command(after_help = "Examples:
+  endpoint config check
+  endpoint config check --config endpoint.toml --json")]
+    Check,
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory;
+
+    use super::*;
+
+    #[test]
+    fn is_consistent() {
+        Args::command().debug_assert();
+    }
+
+    #[test]
+    fn shows_examples_in_the_help_of_every_sub_command() {
+        fn visit(command: &clap::Command, path: &str) {
+            for sub in command.get_subcommands() {
+                let path = format!("{path} {}", sub.get_name());
+                let help = sub.get_after_help().map(ToString::to_string).unwrap_or_default();
+                assert!(help.starts_with("Examples:\n"), "{path} has no examples");
+                visit(sub, &path);
+            }
+        }
+        visit(&Args::command(), "endpoint");
+    }
+
+    #[test]
+    fn takes_an_ssh_line_in_several_words_and_options_after_it() {
+        let args = Args::try_parse_from([
+            "endpoint",
+            "trust",
+            "add",
+            "ssh-ed25519",
+            "AAAA",
+            "bob",
+            "--option",
+            "alpn=echo/1,ping/1",
+        ])
+        .unwrap();
+        let Command::Trust(Trust::Add(add)) = args.command else { panic!("not trust add") };
+        assert_eq!(add.key, ["ssh-ed25519", "AAAA", "bob"]);
+        assert_eq!(add.options, [("alpn".to_owned(), "echo/1,ping/1".to_owned())]);
+    }
+
+    #[test]
+    fn refuses_values_in_words_of_its_own() {
+        let cases: [(&[&str], &str); 5] = [
+            (&["serve", "--listen", "4433"], "expected an address such as 127.0.0.1:4433"),
+            (&["ping", "x:1", "-c", "0"], "expected a number from 1 to 1000000"),
+            (&["ping", "x:1", "--timeout", "soon"], "expected a time such as 500ms, 10s, 5m or 1h"),
+            (&["dial", "x:1", "--alpn", ""], "expected 1 to 255"),
+            (
+                &["trust", "add", "k", "--option", "alpm"],
+                "expected NAME=VALUE, such as alpn=echo/1",
+            ),
+        ];
+        for (words, expected) in cases {
+            let all = std::iter::once(&"endpoint").chain(words);
+            let error = Args::try_parse_from(all).unwrap_err().to_string();
+            assert!(error.contains(expected), "{words:?}: {error}");
+        }
+    }
+
+    #[test]
+    fn takes_global_options_after_the_command() {
+        let args = Args::try_parse_from(["endpoint", "status", "--json", "--state", "/s"]).unwrap();
+        assert!(args.global.json);
+        assert_eq!(args.global.state, Some(PathBuf::from("/s")));
+    }
+}

@@ -1,0 +1,23 @@
+//! Would `serve` take this configuration?
+//!
+//! Reads what `serve` reads and judges it by the same functions.
+//!
+//! Always true: writes nothing, binds nothing, calls nobody.
+
+use serde_json::json;
+
+use super::Context;
+use crate::{config::Config, error::Result};
+
+pub(super) fn check(context: &Context) -> Result<()> {
+    context.state.check()?;
+    let (config, file) = Config::load(context.config.as_deref(), &context.state)?;
+    config.check_files()?;
+    super::trust::check_file(&context.state)?;
+    let name = file.as_ref().map(|file| file.display().to_string());
+    let text = match &name {
+        Some(name) => format!("{name} has no faults"),
+        None => "no configuration file: the defaults hold".to_owned(),
+    };
+    context.output.result(&json!({"event": "checked", "file": name, "problems": 0}), &text)
+}

@@ -1,0 +1,4 @@
+//! What does this build listen on? Without feature `tcp`: QUIC alone.
+
+/// For people.
+pub(super) const LISTENING: &str = "UDP";

@@ -1,0 +1,133 @@
+//! What does the running endpoint say over its control socket?
+//!
+//! Answers in the JSON that `status --json`, `conns --json` and the `trust` commands print.
+
+use endpoint_core::{
+    endpoint::Endpoint,
+    trust::{AuthorizedPeers, ConnectionInfo, authorized, file::read_trust_file},
+};
+use serde_json::{Value, json};
+use tokio::time::Instant;
+
+use super::peer_uri;
+use crate::{
+    control::{Desk, protocol::Request},
+    state::State,
+};
+
+/// The endpoint as commands see it.
+#[derive(Debug)]
+pub(super) struct FrontDesk {
+    endpoint: Endpoint,
+    peers: AuthorizedPeers,
+    state: State,
+    started: Instant,
+}
+
+impl FrontDesk {
+    pub(super) fn new(endpoint: Endpoint, peers: AuthorizedPeers, state: State) -> Self {
+        Self { endpoint, peers, state, started: Instant::now() }
+    }
+
+    fn status(&self) -> Value {
+        let endpoint = &self.endpoint;
+        let fingerprint = endpoint.fingerprint();
+        let listen: Vec<String> = endpoint.local_addrs().iter().map(ToString::to_string).collect();
+        let handlers: Vec<Value> = endpoint
+            .handlers()
+            .into_iter()
+            .map(|(alpn, access)| json!({"alpn": alpn.to_string(), "access": access.to_string()}))
+            .collect();
+        let refused: Vec<Value> = endpoint
+            .refused_keys()
+            .into_iter()
+            .map(|key| {
+                json!({
+                    "fingerprint": key.fingerprint.to_string(),
+                    "alpn": key.alpn.to_string(),
+                    "remote": key.remote.to_string(),
+                    "reason": key.reason,
+                    "at": super::super::time_text(key.at),
+                })
+            })
+            .collect();
+        json!({
+            "event": "status",
+            "version": env!("CARGO_PKG_VERSION"),
+            "pid": std::process::id(),
+            "uptime_s": self.started.elapsed().as_secs(),
+            "state": self.state.folder().to_string_lossy(),
+            "fingerprint": fingerprint.to_string(),
+            "peer": peer_uri(fingerprint, endpoint.local_addrs()),
+            "listen": listen,
+            "handlers": handlers,
+            "connections": endpoint.connections().len(),
+            "trust": {
+                "file": self.state.authorized().to_string_lossy(),
+                "keys": self.peers.policy().grants().len(),
+                "problems": self.problems(),
+            },
+            "counters": endpoint.counters(),
+            "refused": refused,
+        })
+    }
+
+    /// What is wrong with the trust file as it stands now.
+    fn problems(&self) -> Vec<String> {
+        let path = self.state.authorized();
+        match read_trust_file(&path) {
+            Ok(bytes) => authorized::parse(&bytes.unwrap_or_default())
+                .faults
+                .iter()
+                .map(|fault| {
+                    let (line, column) = (fault.line, fault.column);
+                    format!("{}:{line}:{column}: {}", path.display(), fault.message)
+                })
+                .collect(),
+            Err(error) => vec![error.to_string()],
+        }
+    }
+
+    async fn reload(&self) -> Value {
+        let reload = self.endpoint.reload().await;
+        json!({
+            "keys": reload.grants,
+            "closed": reload.closed,
+            "problems": self.problems(),
+        })
+    }
+}
+
+impl Desk for FrontDesk {
+    async fn answer(&self, request: Request) -> Result<Vec<Value>, String> {
+        Ok(match request {
+            Request::Status => vec![self.status()],
+            Request::Connections => self.endpoint.connections().iter().map(connection).collect(),
+            Request::Kick(key) => vec![json!({"closed": self.endpoint.kick(&key)})],
+            Request::Live(key) => {
+                let of_key = |info: &&ConnectionInfo| info.peer == Some(key);
+                vec![json!({"live": self.endpoint.connections().iter().filter(of_key).count()})]
+            }
+            Request::Reload => vec![self.reload().await],
+        })
+    }
+}
+
+fn connection(info: &ConnectionInfo) -> Value {
+    let kind = info.peer.and(info.profile.client);
+    json!({
+        "id": info.id,
+        "peer": info.peer.map(|peer| peer.to_string()),
+        "name": info.name,
+        "certificate_type": kind.map(|kind| kind.to_string()),
+        "alpn": info.alpn,
+        "carrier": info.carrier.to_string(),
+        "remote": info.remote.to_string(),
+        "profile": info.profile.to_string(),
+        "access": info.access,
+        "since": super::super::time_text(info.since),
+        "rtt_ms": info.rtt.map(super::super::milliseconds),
+        "bytes_sent": info.bytes_sent,
+        "bytes_received": info.bytes_received,
+    })
+}

@@ -1,0 +1,222 @@
+//! What does the configuration file say?
+//!
+//! TOML in, plain data out. Every fault of the file is found at once, each with file, line, column
+//! and the name that was probably meant; what belongs to a later build is refused, never ignored.
+//!
+//! Always true: reading has no effect but reading. No file at all means every default.
+
+mod read;
+mod sections;
+pub mod value;
+
+use std::{
+    fs,
+    net::SocketAddr,
+    path::{Path, PathBuf},
+    time::Duration,
+};
+
+use endpoint_core::{
+    alpn::Alpn,
+    config::{Access, Limits, TlsIdentity},
+};
+
+use crate::{
+    error::{CliError, Result},
+    state::State,
+};
+
+/// The example file: every field with its default, documented.
+pub const EXAMPLE: &str = include_str!("example.toml");
+
+/// What the operator asked for, defaults filled in.
+#[derive(Clone, Debug)]
+pub struct Config {
+    /// Where to listen; empty if not said.
+    pub listen: Vec<SocketAddr>,
+    /// Server names and what is shown under them.
+    pub sites: Vec<Site>,
+    /// Which protocols are served and for whom, in order of preference.
+    pub handlers: Vec<HandlerEntry>,
+    /// The lowest TLS version on TCP.
+    pub min_tls: TlsVersion,
+    /// Limits for the library.
+    pub limits: Limits,
+    /// The limit on connections, which open files are checked against.
+    pub connections: usize,
+    /// Handshakes of validated addresses at one time, as in `limits`.
+    pub handshakes: usize,
+    /// How long a drain may take.
+    pub drain_deadline: Duration,
+}
+
+impl Default for Config {
+    fn default() -> Self {
+        Self {
+            listen: Vec::new(),
+            sites: vec![Site {
+                names: vec!["localhost".into()],
+                certificate: TlsIdentity::SelfSigned,
+            }],
+            handlers: vec![
+                HandlerEntry { alpn: Alpn::ECHO_1, access: Access::default() },
+                HandlerEntry { alpn: Alpn::PING_1, access: Access::default() },
+                HandlerEntry { alpn: Alpn::DISCOVER_1, access: Access::Public },
+            ],
+            min_tls: TlsVersion::V1_2,
+            limits: Limits::default(),
+            connections: DEFAULT_CONNECTIONS,
+            handshakes: DEFAULT_HANDSHAKES,
+            drain_deadline: Duration::from_secs(10),
+        }
+    }
+}
+
+/// Names that share a certificate.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub struct Site {
+    /// Host names.
+    pub names: Vec<String>,
+    /// What is shown under them.
+    pub certificate: TlsIdentity,
+}
+
+/// A protocol and who may speak it.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub struct HandlerEntry {
+    /// One of [`HANDLERS`].
+    pub alpn: Alpn,
+    /// Who may speak it.
+    pub access: Access,
+}
+
+/// A TLS version that TCP may be held to.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub enum TlsVersion {
+    /// RFC 5246.
+    V1_2,
+    /// RFC 8446.
+    V1_3,
+}
+
+/// The protocols that this build can serve.
+pub const HANDLERS: [&str; 3] = ["echo/1", "ping/1", "discover/1"];
+
+/// `Limits::default()`'s own number of connections.
+const DEFAULT_CONNECTIONS: usize = 10_000;
+/// `Limits::default()`'s own number of handshakes in flight.
+const DEFAULT_HANDSHAKES: usize = 512;
+
+impl Config {
+    /// Reads the file that was named, or `endpoint.toml` in the state folder if there is one.
+    /// Also gives the file that was read.
+    ///
+    /// # Errors
+    /// The file cannot be read or has faults; all of them are in the error. Exit code 2.
+    pub fn load(given: Option<&Path>, state: &State) -> Result<(Self, Option<PathBuf>)> {
+        let own = state.file("endpoint.toml");
+        let (file, named) = match given {
+            Some(file) => (file.to_owned(), true),
+            None => (own, false),
+        };
+        let text = match fs::read(&file) {
+            Ok(bytes) => bytes,
+            Err(error) if !named && error.kind() == std::io::ErrorKind::NotFound => {
+                return Ok((Self::default(), None));
+            }
+            Err(error) => {
+                let mut fault = CliError::io("read the configuration", &file, &error);
+                fault.exit = crate::error::ExitKind::Usage;
+                return Err(fault.hint("leave --config out to run with the defaults"));
+            }
+        };
+        let text = String::from_utf8(text).map_err(|_| {
+            CliError::usage("config", format!("{} is not UTF-8 text", file.display()))
+                .hint("save it as UTF-8")
+        })?;
+        let config = Self::parse(&text, &file).map_err(|fault| {
+            let word = crate::error::shell_word(&file);
+            fault.hint(format!("mend it, then check: endpoint config check --config {word}"))
+        })?;
+        Ok((config, Some(file)))
+    }
+
+    /// Reads the text of `file`; relative paths in it start at the file's folder.
+    ///
+    /// # Errors
+    /// As [`Config::load`].
+    pub fn parse(text: &str, file: &Path) -> Result<Self> {
+        let mut reader = read::Reader::new(text, file);
+        let config = sections::config(&mut reader);
+        match CliError::sum(reader.into_faults(), file) {
+            Some(fault) => Err(fault),
+            None => Ok(config),
+        }
+    }
+
+    /// Checks what only the machine can tell: that certificates can be read.
+    ///
+    /// # Errors
+    /// The first file that cannot be read. Exit code 2.
+    pub fn check_files(&self) -> Result<()> {
+        let files = self.sites.iter().flat_map(|site| match &site.certificate {
+            TlsIdentity::X509 { cert, key } => vec![cert, key],
+            _ => Vec::new(),
+        });
+        for file in files {
+            fs::File::open(file).map_err(|error| {
+                let mut fault = CliError::io("read the certificate file", file, &error);
+                fault.exit = crate::error::ExitKind::Usage;
+                fault
+            })?;
+        }
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn loads_the_example_file_as_the_defaults() {
+        let config = Config::parse(EXAMPLE, Path::new("example.toml")).unwrap();
+        let default = Config::default();
+        assert_eq!(config.listen, value::default_listen());
+        assert_eq!(config.sites, default.sites);
+        assert_eq!(config.handlers, default.handlers);
+        assert_eq!(config.min_tls, default.min_tls);
+        assert_eq!(config.drain_deadline, default.drain_deadline);
+        assert_eq!(format!("{:?}", config.limits), format!("{:?}", default.limits));
+        assert_eq!(config.connections, default.connections);
+    }
+
+    #[test]
+    fn takes_no_file_as_the_defaults_and_creates_nothing() {
+        let root = tempfile::tempdir().unwrap();
+        let state = State::resolve(Some(&root.path().join("none"))).unwrap();
+        let (config, file) = Config::load(None, &state).unwrap();
+        assert_eq!(file, None);
+        assert_eq!(config.handlers.len(), 3);
+        assert!(!state.folder().exists());
+    }
+
+    #[test]
+    fn names_a_configuration_that_does_not_exist() {
+        let root = tempfile::tempdir().unwrap();
+        let state = State::resolve(Some(root.path())).unwrap();
+        let error = Config::load(Some(Path::new("/none/e.toml")), &state).unwrap_err();
+        assert_eq!(error.exit, crate::error::ExitKind::Usage);
+        assert!(error.message.contains("/none/e.toml"), "{error}");
+    }
+
+    #[test]
+    fn resolves_certificate_paths_from_the_file_s_folder() {
+        let text = "[[site]]\nnames = [\"a.example\"]\ncertificate = { cert = \"c.pem\", key = \"/k.pem\" }\n";
+        let config = Config::parse(text, Path::new("/etc/endpoint/endpoint.toml")).unwrap();
+        assert_eq!(
+            config.sites.first().unwrap().certificate,
+            TlsIdentity::X509 { cert: "/etc/endpoint/c.pem".into(), key: "/k.pem".into() }
+        );
+    }
+}

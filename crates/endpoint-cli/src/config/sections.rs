@@ -1,0 +1,371 @@
+//! What may stand in the configuration file, and what does it mean?
+//!
+//! One function for each table of the file. The names are part of the contract.
+
+use std::collections::BTreeSet;
+
+use endpoint_core::{
+    alpn::Alpn,
+    config::{Access, Scope, TlsIdentity},
+};
+use toml::de::{DeTable, DeValue};
+
+use super::{
+    Config, HANDLERS, HandlerEntry, Site, TlsVersion,
+    read::{Reader, Value},
+    value,
+};
+
+/// The whole file. With faults the result is of no use; the reader has them.
+pub(super) fn config<'t>(reader: &mut Reader<'t>) -> Config {
+    let mut config = Config::default();
+    let Some(document) = reader.document() else { return config };
+    reader.names(&document, "", &FIELDS, &LATER_FIELDS);
+    if let Some(addresses) = document.get("listen") {
+        config.listen = listen(reader, addresses);
+    }
+    if let Some(sites) = document.get("site") {
+        let mut names = BTreeSet::new();
+        config.sites = Vec::new();
+        for value in reader.array(sites, "tables: [[site]]") {
+            config.sites.extend(site(reader, value, &mut names));
+        }
+    }
+    if let Some(handlers) = document.get("handler") {
+        config.handlers = Vec::new();
+        for value in reader.array(handlers, "tables: [[handler]]") {
+            let Some(entry) = handler(reader, value) else { continue };
+            if config.handlers.iter().any(|other| other.alpn == entry.alpn) {
+                let message = format!("the handler `{}` stands twice in the file", entry.alpn);
+                reader.fault(value.span(), message, "the second one");
+            }
+            config.handlers.push(entry);
+        }
+    }
+    if let Some(table) = section(reader, &document, "tls") {
+        tls(reader, table, &mut config);
+    }
+    if let Some(table) = section(reader, &document, "limits") {
+        limits(reader, table, &mut config);
+    }
+    if let Some(table) = section(reader, &document, "drain") {
+        reader.names(table, " in [drain]", &["deadline"], &[]);
+        if let Some(value) = table.get("deadline") {
+            let deadline = reader.parsed(value, "a time such as \"10s\"", value::duration);
+            config.drain_deadline = deadline.unwrap_or(config.drain_deadline);
+        }
+    }
+    config
+}
+
+const FIELDS: [&str; 6] = ["listen", "site", "handler", "tls", "limits", "drain"];
+const LATER_FIELDS: [(&str, &str); 4] = [
+    ("plain_listen", "the web server"),
+    ("loopback_http", "the web server"),
+    ("store", "the certificate store"),
+    ("acme", "certificates by ACME"),
+];
+
+fn section<'t, 'v>(
+    reader: &mut Reader<'t>,
+    document: &'v DeTable<'t>,
+    name: &str,
+) -> Option<&'v DeTable<'t>> {
+    let value = document.get(name)?;
+    reader.table(value, &format!("a table: [{name}]"))
+}
+
+fn listen<'t>(reader: &mut Reader<'t>, addresses: &Value<'t>) -> Vec<std::net::SocketAddr> {
+    let expected = "a list of addresses such as [\"127.0.0.1:4433\"]";
+    let mut found = Vec::new();
+    let values = reader.array(addresses, expected);
+    if addresses.get_ref().is_array() && values.is_empty() {
+        reader.expected(addresses, "at least one address such as \"127.0.0.1:4433\"");
+    }
+    for value in values {
+        found.extend(reader.parsed(value, "an address such as \"127.0.0.1:4433\"", value::listen));
+    }
+    found
+}
+
+fn site<'t>(
+    reader: &mut Reader<'t>,
+    value: &Value<'t>,
+    seen: &mut BTreeSet<String>,
+) -> Option<Site> {
+    let table = reader.table(value, "a table: [[site]]")?;
+    let web = "the web server";
+    let later =
+        [("root", web), ("proxy", web), ("redirect", web), ("route", web), ("webtransport", web)];
+    reader.names(table, " in [[site]]", &["names", "certificate"], &later);
+    let mut names = Vec::new();
+    match table.get("names") {
+        None => reader.fault(value.span(), "a site lacks `names`", "this site"),
+        Some(list) => {
+            let expected = "a list of host names such as [\"example.com\"]";
+            let values = reader.array(list, expected);
+            if list.get_ref().is_array() && values.is_empty() {
+                reader.expected(list, expected);
+            }
+            for value in values {
+                let Some(name) = reader.parsed(value, "a host name", host_name) else { continue };
+                if !seen.insert(name.clone()) {
+                    let message = format!("the name `{name}` stands twice in the file");
+                    reader.fault(value.span(), message, "the second one");
+                }
+                names.push(name);
+            }
+        }
+    }
+    let certificate = match table.get("certificate") {
+        Some(value) => certificate(reader, value)?,
+        None => TlsIdentity::SelfSigned,
+    };
+    Some(Site { names, certificate })
+}
+
+/// A host name in lower case, one leading `*.` allowed.
+fn host_name(text: &str) -> Result<String, String> {
+    let name = text.strip_suffix('.').unwrap_or(text).to_ascii_lowercase();
+    let bare = name.strip_prefix("*.").unwrap_or(&name);
+    let label = |label: &str| {
+        let legal = |b: u8| b.is_ascii_alphanumeric() || b == b'-' || b == b'_';
+        (1..=63).contains(&label.len())
+            && label.bytes().all(legal)
+            && !label.starts_with('-')
+            && !label.ends_with('-')
+    };
+    if bare.len() <= 253 && bare.split('.').all(label) {
+        return Ok(name);
+    }
+    if !text.is_ascii() {
+        return Err(format!(
+            "`{text}` is not a host name: write it in its ASCII form, such as xn--bcher-kva.example"
+        ));
+    }
+    Err(format!("`{}` is not a host name such as www.example.com", text.escape_debug()))
+}
+
+fn certificate<'t>(reader: &mut Reader<'t>, value: &Value<'t>) -> Option<TlsIdentity> {
+    let expected = "\"self-signed\" or { cert = \"FILE\", key = \"FILE\" }";
+    match value.get_ref() {
+        DeValue::String(text) => match text.as_ref() {
+            "self-signed" => Some(TlsIdentity::SelfSigned),
+            "auto" => later(reader, value, "certificate = \"auto\"", "certificates by ACME"),
+            "off" => later(reader, value, "certificate = \"off\"", "the web server"),
+            "tailscale" => later(reader, value, "certificate = \"tailscale\"", "Tailscale"),
+            _ => {
+                reader.expected(value, expected);
+                None
+            }
+        },
+        DeValue::Table(table) if table.contains_key("bundle") => {
+            later(reader, value, "certificate = { bundle = … }", "shared bundles")
+        }
+        DeValue::Table(table) => {
+            reader.names(table, " in certificate", &["cert", "key"], &[]);
+            let (Some(cert), Some(key)) = (table.get("cert"), table.get("key")) else {
+                reader.expected(value, expected);
+                return None;
+            };
+            let cert = reader.string(cert, "a file name")?;
+            let key = reader.string(key, "a file name")?;
+            Some(TlsIdentity::X509 { cert: reader.path(&cert), key: reader.path(&key) })
+        }
+        _ => {
+            reader.expected(value, expected);
+            None
+        }
+    }
+}
+
+fn later<'t, T>(reader: &mut Reader<'t>, value: &Value<'t>, what: &str, needs: &str) -> Option<T> {
+    reader.later(value.span(), what, needs);
+    None
+}
+
+fn handler<'t>(reader: &mut Reader<'t>, value: &Value<'t>) -> Option<HandlerEntry> {
+    let table = reader.table(value, "a table: [[handler]]")?;
+    reader.names(table, " in [[handler]]", &["alpn", "access", "scope"], &[]);
+    let Some(name) = table.get("alpn") else {
+        reader.fault(value.span(), "a handler lacks `alpn`", "this handler");
+        return None;
+    };
+    let alpn = reader.parsed(name, "a protocol name such as \"echo/1\"", known_handler);
+    let scope = match table.get("scope") {
+        Some(value) => {
+            reader.parsed(value, "a scope", |text| Scope::new(text).map_err(|e| e.to_string()))?
+        }
+        None => Scope::ANY,
+    };
+    let access = match table.get("access") {
+        None => Access::Peer(scope.clone()),
+        Some(value) => {
+            let access = reader.string(value, "\"public\", \"peer\" or \"loopback\"")?;
+            match access.as_ref() {
+                "public" => Access::Public,
+                "peer" => Access::Peer(scope.clone()),
+                "loopback" => Access::Loopback,
+                "enroll" => return later(reader, value, "access = \"enroll\"", "enrolment"),
+                _ => {
+                    reader.expected(value, "\"public\", \"peer\" or \"loopback\"");
+                    return None;
+                }
+            }
+        }
+    };
+    if let (Some(value), false) = (table.get("scope"), matches!(access, Access::Peer(_))) {
+        reader.fault(value.span(), "`scope` goes only with access = \"peer\"", "this value");
+    }
+    let alpn = alpn?;
+    if alpn == Alpn::DISCOVER_1 && access != Access::Public {
+        let message =
+            "discover/1 gives everybody the same answer: it goes only with access = \"public\"";
+        reader.fault(name.span(), message, "this handler");
+    }
+    Some(HandlerEntry { alpn, access })
+}
+
+fn known_handler(text: &str) -> Result<Alpn, String> {
+    if !HANDLERS.contains(&text) {
+        let known = HANDLERS.join(", ");
+        return Err(format!("this build has no handler `{}`: it has {known}", text.escape_debug()));
+    }
+    value::alpn(text)
+}
+
+fn tls<'t>(reader: &mut Reader<'t>, table: &DeTable<'t>, config: &mut Config) {
+    reader.names(table, " in [tls]", &["min_version"], &[]);
+    let Some(value) = table.get("min_version") else { return };
+    let expected = "\"1.2\" or \"1.3\"";
+    config.min_tls = match reader.string(value, expected).as_deref() {
+        Some("1.2") => TlsVersion::V1_2,
+        Some("1.3") => TlsVersion::V1_3,
+        Some(_) => return reader.expected(value, expected),
+        None => return,
+    };
+}
+
+fn limits<'t>(reader: &mut Reader<'t>, table: &DeTable<'t>, config: &mut Config) {
+    let known = ["handshakes_in_flight", "connections", "connections_per_peer"];
+    let later = [("penalty_exempt", "the defence against floods")];
+    reader.names(table, " in [limits]", &known, &later);
+    let mut number = |name: &str| table.get(name).and_then(|v| reader.number(v, MOST_CONNECTIONS));
+    let mut limits = config.limits.clone();
+    if let Some(count) = number("handshakes_in_flight") {
+        config.handshakes = count;
+        limits = limits.handshakes_in_flight(count);
+    }
+    if let Some(count) = number("connections") {
+        config.connections = count;
+        limits = limits.connections(count);
+    }
+    if let Some(count) = number("connections_per_peer") {
+        limits = limits.connections_per_peer(count);
+    }
+    config.limits = limits;
+}
+
+/// More than any machine carries; keeps sums of limits far from overflow.
+const MOST_CONNECTIONS: usize = 10_000_000;
+
+#[cfg(test)]
+mod tests {
+    use std::path::Path;
+
+    use super::*;
+    use crate::{error::CliError, output::error_text};
+
+    fn faults(text: &str) -> Vec<CliError> {
+        match Config::parse(text, Path::new("endpoint.toml")) {
+            Ok(_) => Vec::new(),
+            Err(fault) if fault.others.is_empty() => vec![fault],
+            Err(sum) => sum.others,
+        }
+    }
+
+    #[test]
+    fn tells_each_fault_with_line_column_and_text() {
+        let table: &[(&str, usize, usize, &str)] = &[
+            ("listen = \"127.0.0.1:1\"", 1, 10, "expected a list of addresses"),
+            ("listen = []", 1, 10, "expected at least one address"),
+            ("listen = [\"x\"]", 1, 11, "expected an address such as 127.0.0.1:4433"),
+            ("listen = [4433]", 1, 11, "expected an address such as"),
+            ("conections = 5", 1, 1, "unknown field `conections`"),
+            ("[limits]\nconections = 5", 2, 1, "unknown field `conections` in [limits]"),
+            ("[limits]\nconnections = -1", 2, 15, "expected a number from 1 to 10000000"),
+            ("[limits]\nconnections = \"many\"", 2, 15, "expected a number from 1 to"),
+            ("[limits]\npenalty_exempt = []", 2, 1, "`penalty_exempt` is not in this build"),
+            ("limits = 5", 1, 10, "expected a table: [limits]"),
+            ("[drain]\ndeadline = \"soon\"", 2, 12, "expected a time such as"),
+            ("[drain]\ndeadline = 10", 2, 12, "expected a time such as"),
+            ("[tls]\nmin_version = \"1.1\"", 2, 15, "expected \"1.2\" or \"1.3\""),
+            ("plain_listen = [\"[::]:80\"]", 1, 1, "`plain_listen` is not in this build"),
+            ("loopback_http = \"off\"", 1, 1, "`loopback_http` is not in this build"),
+            ("[store]\nurl = \"x\"", 1, 2, "`store` is not in this build"),
+            ("[acme]\ncontact = []", 1, 2, "`acme` is not in this build"),
+            ("[[site]]\nroot = \"/srv\"\nnames = [\"a\"]", 2, 1, "`root` is not in this build"),
+            ("[[site]]\nnames = [\"a\"]\ncertificate = \"auto\"", 3, 15, "not in this build"),
+            (
+                "[[site]]\nnames = [\"a\"]\ncertificate = \"none\"",
+                3,
+                15,
+                "expected \"self-signed\"",
+            ),
+            ("[[site]]\nnames = [\"a\"]\ncertificate = { cert = \"c\" }", 3, 15, "expected"),
+            ("[[site]]\nnames = [\"a b\"]", 2, 10, "`a b` is not a host name"),
+            ("[[site]]\nnames = [\"bücher.example\"]", 2, 10, "write it in its ASCII form"),
+            ("[[site]]\nnames = [\"a\", \"A\"]", 2, 15, "the name `a` stands twice"),
+            ("[[site]]\n", 1, 1, "a site lacks `names`"),
+            ("[[handler]]\nalpn = \"chat/1\"", 2, 8, "it has echo/1, ping/1, discover/1"),
+            ("[[handler]]\nalpn = \"echo/1\"\naccess = \"all\"", 3, 10, "expected \"public\""),
+            ("[[handler]]\naccess = \"peer\"", 1, 1, "a handler lacks `alpn`"),
+            (
+                "[[handler]]\nalpn = \"echo/1\"\naccess = \"public\"\nscope = \"x\"",
+                4,
+                9,
+                "`scope` goes only with access = \"peer\"",
+            ),
+            ("[[handler]]\nalpn = \"discover/1\"", 2, 8, "it goes only with access = \"public\""),
+            ("listen = [", 1, 11, "not TOML"),
+            ("a = 1\na = 2", 2, 1, "not TOML: duplicate key"),
+        ];
+        for (text, line, column, expected) in table {
+            let found = faults(text);
+            let hit = found.iter().any(|fault| {
+                let place = fault.place.as_ref().map(|p| (p.line, p.column));
+                place == Some((*line, *column)) && fault.message.contains(expected)
+            });
+            assert!(hit, "{text:?}: {found:#?}");
+        }
+    }
+
+    #[test]
+    fn finds_all_faults_at_once_in_the_order_of_the_file() {
+        let found = faults("lisen = 1\n[drain]\ndeadline = 1\n[limits]\nconnections = 0\n");
+        let lines: Vec<_> = found.iter().filter_map(|f| f.place.as_ref().map(|p| p.line)).collect();
+        assert_eq!(lines, [1, 3, 5]);
+    }
+
+    #[test]
+    fn shows_the_line_carets_and_the_name_that_was_meant() {
+        let found = faults("[limits]\nconections = 5\n");
+        assert_eq!(
+            error_text(found.first().unwrap(), false),
+            "error: unknown field `conections` in [limits]\n \
+             --> endpoint.toml:2:1\n  |\n\
+             2 | conections = 5\n  | ^^^^^^^^^^ not a field\n  |\n\
+             help: did you mean `connections`?\n"
+        );
+    }
+
+    #[test]
+    fn takes_the_listed_handlers_and_no_others() {
+        let text = "[[handler]]\nalpn = \"discover/1\"\naccess = \"public\"\n\
+                    [[handler]]\nalpn = \"echo/1\"\nscope = \"lab\"\n";
+        let config = Config::parse(text, Path::new("e.toml")).unwrap();
+        let told: Vec<_> =
+            config.handlers.iter().map(|h| format!("{} {}", h.alpn, h.access)).collect();
+        assert_eq!(told, ["discover/1 public", "echo/1 peer:lab"]);
+    }
+}

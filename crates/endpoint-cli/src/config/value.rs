@@ -1,0 +1,120 @@
+//! Is this text an address, a time, a protocol?
+//!
+//! The parsers that the command line and the configuration file share. Pure. Every refusal says
+//! what was expected, in words a user can act on.
+
+use std::{
+    net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr},
+    time::Duration,
+};
+
+use endpoint_core::alpn::Alpn;
+
+/// An address to listen on: IP and port, port 0 for a free one.
+///
+/// # Errors
+/// What was expected.
+pub fn listen(text: &str) -> Result<SocketAddr, String> {
+    text.parse().map_err(|_| match text.rsplit_once(':') {
+        Some(("localhost", port)) if port.parse::<u16>().is_ok() => {
+            format!("expected an address, not a name: 127.0.0.1:{port} or [::1]:{port}")
+        }
+        Some(("", port)) if port.parse::<u16>().is_ok() => {
+            format!("expected an address before the port: 127.0.0.1:{port} or [::]:{port}")
+        }
+        _ => "expected an address such as 127.0.0.1:4433 or [::]:4433".to_owned(),
+    })
+}
+
+/// Where `serve` listens unless told otherwise.
+#[must_use]
+pub fn default_listen() -> [SocketAddr; 2] {
+    [(Ipv4Addr::LOCALHOST, 4433).into(), (Ipv6Addr::LOCALHOST, 4433).into()]
+}
+
+/// An IP address.
+///
+/// # Errors
+/// What was expected.
+pub fn ip(text: &str) -> Result<IpAddr, String> {
+    text.parse().map_err(|_| "expected an IP address such as 192.0.2.7 or 2001:db8::7".to_owned())
+}
+
+/// A protocol name.
+///
+/// # Errors
+/// What was expected.
+pub fn alpn(text: &str) -> Result<Alpn, String> {
+    text.parse::<Alpn>().map_err(|error| error.to_string())
+}
+
+/// A number of repetitions.
+///
+/// # Errors
+/// What was expected.
+pub fn count(text: &str) -> Result<u32, String> {
+    match text.parse() {
+        Ok(count @ 1..=1_000_000) => Ok(count),
+        _ => Err("expected a number from 1 to 1000000".to_owned()),
+    }
+}
+
+/// A time span: a whole number and `ms`, `s`, `m`, `h` or `d`.
+///
+/// # Errors
+/// What was expected.
+pub fn duration(text: &str) -> Result<Duration, String> {
+    let expected = || "expected a time such as 500ms, 10s, 5m or 1h".to_owned();
+    let digits = text.find(|c: char| !c.is_ascii_digit()).ok_or_else(expected)?;
+    let (number, unit) = text.split_at_checked(digits).ok_or_else(expected)?;
+    let number: u64 = number.parse().map_err(|_| expected())?;
+    let milliseconds: u64 = match unit {
+        "ms" => 1,
+        "s" => 1_000,
+        "m" => 60_000,
+        "h" => 3_600_000,
+        "d" => 86_400_000,
+        _ => return Err(expected()),
+    };
+    let total = number.checked_mul(milliseconds).ok_or_else(expected)?;
+    Ok(Duration::from_millis(total))
+}
+
+/// An option of `authorized_peers` as an argument: `NAME=VALUE`.
+///
+/// # Errors
+/// What was expected.
+pub fn option(text: &str) -> Result<(String, String), String> {
+    match text.split_once('=') {
+        Some((name, value)) if !name.is_empty() => Ok((name.to_owned(), value.to_owned())),
+        _ => Err("expected NAME=VALUE, such as alpn=echo/1".to_owned()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn reads_times_and_refuses_what_is_none() {
+        assert_eq!(duration("500ms"), Ok(Duration::from_millis(500)));
+        assert_eq!(duration("10s"), Ok(Duration::from_secs(10)));
+        assert_eq!(duration("2h"), Ok(Duration::from_secs(7200)));
+        for bad in ["", "10", "s", "-1s", "1.5s", "10 s", "99999999999999999999s", "10é"] {
+            assert!(duration(bad).is_err(), "{bad}");
+        }
+    }
+
+    #[test]
+    fn says_what_to_write_in_place_of_a_name() {
+        assert!(listen("localhost:4433").unwrap_err().contains("127.0.0.1:4433"));
+        assert!(listen(":4433").unwrap_err().contains("[::]:4433"));
+        assert_eq!(listen("127.0.0.1:0").unwrap().port(), 0);
+    }
+
+    #[test]
+    fn keeps_equal_signs_inside_an_option_value() {
+        assert_eq!(option("name=a=b"), Ok(("name".into(), "a=b".into())));
+        assert!(option("=x").is_err());
+    }
+}

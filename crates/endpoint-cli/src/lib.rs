@@ -1,0 +1,78 @@
+//! The `endpoint` program.
+//!
+//! `args` says what the user asked for, `commands` does it, `output` speaks. Everything that can
+//! go wrong is a [`error::CliError`] with one of six exit codes.
+//!
+//! Always true: the program names neither quinn nor rustls, and no command prints a private key.
+
+pub mod args;
+pub mod commands;
+pub mod config;
+pub mod control;
+pub mod error;
+mod log;
+pub mod output;
+pub mod state;
+pub mod usage;
+
+use std::ffi::OsString;
+
+use clap::{Parser, error::ErrorKind::DisplayHelpOnMissingArgumentOrSubcommand};
+
+use crate::{
+    args::{Args, Command},
+    commands::Context,
+    error::{CliError, Result},
+    output::Output,
+    state::State,
+};
+
+/// Runs the program with `arguments`, the program's own name first; gives its exit code.
+#[must_use]
+pub fn run(arguments: impl IntoIterator<Item = OsString>) -> u8 {
+    let arguments: Vec<OsString> = arguments.into_iter().collect();
+    let args = match Args::try_parse_from(&arguments) {
+        Ok(args) => args,
+        Err(refusal) => {
+            let output = Output::new(usage::wants_json(&arguments));
+            return match usage::error(&refusal) {
+                Some(fault) => {
+                    if refusal.kind() == DisplayHelpOnMissingArgumentOrSubcommand {
+                        output.say(&refusal.render().ansi().to_string());
+                    }
+                    end(output, Err(fault))
+                }
+                None => end(output, output.text(&refusal.render().ansi().to_string())),
+            };
+        }
+    };
+    let output = Output::new(args.global.json);
+    log::start(matches!(args.command, Command::Serve(_)), args.global.verbose);
+    end(output, start(args, output))
+}
+
+fn start(args: Args, output: Output) -> Result<()> {
+    let state = State::resolve(args.global.state.as_deref())?;
+    let context = Context { output, state, config: args.global.config };
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .enable_all()
+        .build()
+        .map_err(|error| CliError::failure("runtime", format!("cannot start threads: {error}")))?;
+    let result = runtime.block_on(commands::run(args.command, &context));
+    // A thread that waits for stdin must not keep the program.
+    runtime.shutdown_background();
+    result
+}
+
+fn end(output: Output, result: Result<()>) -> u8 {
+    match result {
+        Ok(()) => 0,
+        Err(mut error) => {
+            if error.hints.is_empty() {
+                error = error.hint("see what the command takes: endpoint help COMMAND");
+            }
+            output.error(&error);
+            error.exit as u8
+        }
+    }
+}
