@@ -1,0 +1,106 @@
+//! Configuration faults, and that looking for them leaves no trace.
+
+use std::{collections::BTreeMap, fs, path::Path, time::SystemTime};
+
+use crate::machine;
+
+#[test]
+fn every_fault_is_told_with_file_line_and_column() {
+    let machine = machine();
+    let file = machine.file("endpoint.toml");
+    let path = file.to_str().unwrap();
+    for (text, place, says) in [
+        ("lisen = []\n", "1:1", "did you mean `listen`?"),
+        ("listen = [\"4433\"]\n", "1:11", "an address such as"),
+        ("listen = 4433\n", "1:10", "a list of addresses"),
+        ("\n[limits]\nconections = 5\n", "3:1", "connections"),
+        ("[[handler]]\nalpn = \"ehco/1\"\n", "2:8", "echo/1"),
+        ("[[handler]]\nalpn = \"echo/1\"\naccess = \"anybody\"\n", "3:10", "public"),
+        ("[drain]\ndeadline = \"soon\"\n", "2:12", "a time such as"),
+        ("listen = [\n", "", "endpoint.toml:"),
+        ("[acme]\n", "1:", "acme"),
+    ] {
+        fs::write(&file, text).unwrap();
+        for words in [&["config", "check"][..], &["serve", "--listen", "127.0.0.1:0"]] {
+            let said = machine.run(&[words, &["--json"]].concat());
+            assert_eq!(said.code(), 2, "{text}: {said:?}");
+            assert!(said.err.contains("error: "), "{text}: {said:?}");
+            assert!(said.err.contains(&format!("{path}:{place}")), "{text}: {said:?}");
+            assert!(said.err.contains(says), "{text}: {said:?}");
+            for object in said.objects() {
+                assert_eq!(object["event"], "error", "{text}: {said:?}");
+                assert_eq!(object["file"], path, "{text}: {said:?}");
+                assert!(object["line"].as_u64().is_some_and(|line| line > 0), "{said:?}");
+                assert!(object["column"].as_u64().is_some_and(|column| column > 0), "{said:?}");
+            }
+        }
+    }
+    assert!(!machine.file("identity.key").exists());
+}
+
+#[test]
+fn faults_are_told_all_at_once() {
+    let machine = machine();
+    let file = machine.file("endpoint.toml");
+    fs::write(&file, "lisen = 1\n[limits]\nconections = 5\n").unwrap();
+    let said = machine.run(&["config", "check", "--json"]);
+    assert_eq!(said.code(), 2);
+    let lines: Vec<_> = said.objects().iter().map(|o| o["line"].as_u64().unwrap()).collect();
+    assert_eq!(lines, [1, 3]);
+}
+
+#[test]
+fn a_configuration_file_that_was_named_and_is_missing_is_a_fault() {
+    let machine = machine();
+    let said = machine.run(&["config", "check", "--config", "/nowhere/endpoint.toml"]);
+    assert_eq!(said.code(), 2, "{said:?}");
+    assert!(said.err.contains("/nowhere/endpoint.toml"), "{said:?}");
+}
+
+/// Every file and folder below `folder`: length and time of the last change.
+fn listing(folder: &Path) -> BTreeMap<String, (u64, SystemTime)> {
+    let mut found = BTreeMap::new();
+    let mut folders = vec![folder.to_owned()];
+    while let Some(folder) = folders.pop() {
+        for entry in fs::read_dir(folder).into_iter().flatten().flatten() {
+            let facts = entry.metadata().unwrap();
+            let key = entry.path().display().to_string();
+            found.insert(key, (facts.len(), facts.modified().unwrap()));
+            if facts.is_dir() {
+                folders.push(entry.path());
+            }
+        }
+    }
+    found
+}
+
+#[test]
+fn checking_writes_nothing_and_makes_nothing() {
+    let machine = machine();
+    let checked = machine.run(&["config", "check"]);
+    assert_eq!(checked.code(), 0, "{checked:?}");
+    assert!(!machine.state().exists());
+
+    let _ = machine.fingerprint();
+    machine.json(&["trust", "add", &machine.fingerprint()]);
+    for text in ["", "[drain]\ndeadline = \"3s\"\n", "wrong = 1\n"] {
+        fs::write(machine.file("endpoint.toml"), text).unwrap();
+        let before = listing(&machine.state());
+        let checked = machine.run(&["config", "check"]);
+        assert_eq!(checked.code(), if text.starts_with("wrong") { 2 } else { 0 }, "{checked:?}");
+        assert_eq!(listing(&machine.state()), before, "{text}");
+    }
+}
+
+#[test]
+fn a_handler_of_the_file_is_served_and_another_is_not() {
+    let (server, client) = (machine(), machine());
+    let file = server.file("endpoint.toml");
+    fs::write(&file, "[[handler]]\nalpn = \"echo/1\"\naccess = \"public\"\n").unwrap();
+    let served = server.serve();
+    let dialled = client.run(&["dial", &served.peer(), "--alpn", "echo/1"]);
+    assert_eq!(dialled.code(), 0, "{dialled:?}");
+    let pinged = client.run(&["ping", &served.peer()]);
+    assert_eq!(pinged.code(), 1, "{pinged:?}");
+    assert!(pinged.err.contains("does not speak ping/1"), "{pinged:?}");
+}

@@ -1,0 +1,42 @@
+//! What the tests share: endpoints on free ports of loopback, hostile clients, the program as a process.
+
+pub mod fuzz;
+pub mod machine;
+pub mod node;
+pub mod relay;
+pub mod wire;
+
+/// Whether the full counts of the acceptance lines run (`cargo xtask long`).
+#[must_use]
+pub fn long() -> bool {
+    std::env::var_os("ENDPOINT_TEST_LONG").is_some()
+}
+
+/// `short` in the quick run, `full` in the long one.
+#[must_use]
+pub fn count(short: usize, full: usize) -> usize {
+    if long() { full } else { short }
+}
+
+/// Waits until `condition` holds, looking every few milliseconds.
+///
+/// # Panics
+/// If it does not hold within ten seconds.
+pub async fn until(what: &str, condition: impl Fn() -> bool) {
+    let ends = tokio::time::Instant::now() + std::time::Duration::from_secs(10);
+    while !condition() {
+        assert!(tokio::time::Instant::now() < ends, "waited in vain: {what}");
+        tokio::time::sleep(std::time::Duration::from_millis(5)).await;
+    }
+}
+
+/// Waits for `future`, at most `seconds`.
+///
+/// # Panics
+/// If it takes longer.
+pub async fn within<T>(seconds: u64, what: &str, future: impl Future<Output = T>) -> T {
+    match tokio::time::timeout(std::time::Duration::from_secs(seconds), future).await {
+        Ok(done) => done,
+        Err(_) => panic!("took longer than {seconds} s: {what}"),
+    }
+}

@@ -1,0 +1,14 @@
+//! Peers on one port: identity, dispatch, trust, revocation, life cycle.
+
+mod attacks;
+mod containment;
+mod credit;
+mod lifecycle;
+mod matrix;
+mod one_port;
+mod process;
+mod refusals;
+mod revocation;
+mod smoke;
+mod trust_file;
+mod weak;
