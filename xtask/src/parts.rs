@@ -1,0 +1,103 @@
+//! Which programs that are not ours do the tests talk to, and where do they come from?
+//!
+//! Real parts come from the Debian archive. A part that is there is used as it is; a missing one is
+//! installed, and when that cannot be done the tests do not run: a test that silently leaves out
+//! its real part proves nothing.
+
+use std::{
+    path::{Path, PathBuf},
+    process::{Command, Stdio},
+};
+
+use crate::run::Outcome;
+
+/// A program that tests start, and the Debian package that has it.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub struct Part {
+    pub program: &'static str,
+    pub package: &'static str,
+}
+
+/// Every real part that the test binaries named `interop*` start.
+pub const PARTS: &[Part] = &[
+    Part { program: "gnutls-cli", package: "gnutls-bin" },
+    Part { program: "openssl", package: "openssl" },
+    Part { program: "pip3", package: "python3-pip" },
+    Part { program: "python3", package: "python3" },
+    Part { program: "ssh-keygen", package: "openssh-client" },
+];
+
+/// Makes sure that every part is there.
+pub fn provide() -> Outcome {
+    let missing = missing(PARTS, &search_path());
+    for part in PARTS {
+        let state = if missing.contains(part) { "missing" } else { "present" };
+        println!("    {} (Debian package {}): {state}", part.program, part.package);
+    }
+    if missing.is_empty() {
+        return Ok(());
+    }
+    let packages: Vec<&str> = missing.iter().map(|part| part.package).collect();
+    let by_hand = format!("apt-get install -y --no-install-recommends {}", packages.join(" "));
+    if !is_root() {
+        return Err(format!(
+            "{} missing and this is not root; run `{by_hand}` as root, or `cargo xtask test --hermetic`",
+            packages.join(", ")
+        ));
+    }
+    apt(&["update"])?;
+    let mut install = vec!["install", "-y", "--no-install-recommends"];
+    install.extend(&packages);
+    apt(&install)?;
+    match self::missing(&missing, &search_path()).first() {
+        None => Ok(()),
+        Some(part) => Err(format!("{} is still missing after `{by_hand}`", part.program)),
+    }
+}
+
+fn missing(parts: &[Part], folders: &[PathBuf]) -> Vec<Part> {
+    let there = |part: &Part| folders.iter().any(|folder| folder.join(part.program).is_file());
+    parts.iter().copied().filter(|part| !there(part)).collect()
+}
+
+fn search_path() -> Vec<PathBuf> {
+    let path = std::env::var_os("PATH").unwrap_or_default();
+    std::env::split_paths(&path).collect()
+}
+
+/// Whether this process may install packages: effective uid 0 (Linux).
+fn is_root() -> bool {
+    let status = std::fs::read_to_string(Path::new("/proc/self/status")).unwrap_or_default();
+    status
+        .lines()
+        .find_map(|line| line.strip_prefix("Uid:"))
+        .and_then(|ids| ids.split_whitespace().nth(1))
+        == Some("0")
+}
+
+fn apt(args: &[&str]) -> Outcome {
+    println!("    apt-get {}", args.join(" "));
+    let status = Command::new("apt-get")
+        .args(args)
+        .env("DEBIAN_FRONTEND", "noninteractive")
+        .stdin(Stdio::null())
+        .stdout(Stdio::null())
+        .status()
+        .map_err(|error| format!("cannot start apt-get: {error}"))?;
+    if status.success() { Ok(()) } else { Err(format!("apt-get {} failed", args.join(" "))) }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_only_the_parts_that_no_folder_of_the_path_has() {
+        let folder = tempfile::tempdir().unwrap();
+        for part in PARTS.iter().filter(|part| part.program != "gnutls-cli") {
+            std::fs::write(folder.path().join(part.program), "").unwrap();
+        }
+        let missing = missing(PARTS, &[folder.path().to_path_buf()]);
+        assert_eq!(missing, [Part { program: "gnutls-cli", package: "gnutls-bin" }]);
+    }
+}
