@@ -1,6 +1,7 @@
 //! Peers on one port: identity, dispatch, trust, revocation, life cycle.
 
 mod attacks;
+mod binding;
 mod containment;
 mod credit;
 mod lifecycle;
