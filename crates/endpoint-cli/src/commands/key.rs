@@ -6,6 +6,7 @@ use std::{fs, io::Read, path::Path};
 
 use endpoint_core::identity::{Identity, PublicKey};
 use serde_json::json;
+use zeroize::Zeroizing;
 
 use super::{Context, key_fault};
 use crate::{
@@ -53,9 +54,10 @@ fn show(key: PublicKey, context: &Context) -> Result<()> {
 }
 
 fn import(file: &Path, context: &Context) -> Result<()> {
-    let mut bytes = Vec::new();
+    // Room for all of it at once: a buffer that grows leaves copies behind that nobody wipes.
+    let mut bytes = Zeroizing::new(Vec::with_capacity(MAX_KEY_FILE_BYTES));
     fs::File::open(file)
-        .and_then(|opened| opened.take(MAX_KEY_FILE_BYTES).read_to_end(&mut bytes))
+        .and_then(|opened| opened.take(MAX_KEY_FILE_BYTES as u64).read_to_end(&mut bytes))
         .map_err(|error| CliError::io("read", file, &error))?;
     let identity = Identity::import(&bytes).map_err(|error| {
         let fault = CliError::told("key-content", ExitKind::Failure, &error);
@@ -103,4 +105,4 @@ fn rotate(context: &Context) -> Result<()> {
 }
 
 /// A key file has a few hundred bytes; a device without end must not fill the memory.
-const MAX_KEY_FILE_BYTES: u64 = 64 * 1024;
+const MAX_KEY_FILE_BYTES: usize = 64 * 1024;
