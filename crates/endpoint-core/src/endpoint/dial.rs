@@ -257,10 +257,10 @@ impl Dialler {
         alpn: &Alpn,
         carrier: Carrier,
     ) -> Result<Connection, ConnectError> {
-        let identity = shows_key(expect, alpn).then_some(&self.identity);
-        let began = Instant::now();
         let offer = std::slice::from_ref(alpn);
+        let identity = tls::shows_key(expect, offer).then_some(&self.identity);
         if carrier == Carrier::Tcp {
+            let began = Instant::now();
             let deadline = self.limits.handshake_deadline;
             let tcp::Dialled { link, verdict } =
                 tcp::dial(address, host, expect, identity, alpn, deadline).await?;
@@ -330,16 +330,6 @@ impl Dialler {
 
 /// Protocols offered when only the key is wanted.
 pub(super) const LEARNING: [Alpn; 4] = [Alpn::DISCOVER_1, Alpn::PING_1, Alpn::ECHO_1, Alpn::H3];
-
-/// The key is shown to peers, never to web servers: they do not negotiate raw keys, and a name in
-/// public DNS need not know who we are.
-fn shows_key(expect: &Expect, alpn: &Alpn) -> bool {
-    match expect {
-        Expect::Pin(_) => true,
-        Expect::Name { .. } => !alpn.is_http(),
-        _ => false,
-    }
-}
 
 fn facts(
     link: &Link,

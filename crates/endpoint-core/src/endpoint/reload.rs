@@ -15,7 +15,7 @@ use tracing::{debug, info, warn};
 use super::{Endpoint, Shared};
 use crate::{
     event::Event,
-    trust::{GRACE, Reload},
+    trust::{GRACE, Reload, file::folder_of},
 };
 
 /// How often answers that depend on time or address are judged anew.
@@ -143,10 +143,6 @@ pub(super) fn stamp(path: &Path) -> Option<Stamp> {
 /// Watches the folder, because editors replace the file itself.
 fn watch_folder(path: &Path, changes: mpsc::Sender<()>) -> Option<RecommendedWatcher> {
     let name = path.file_name()?.to_owned();
-    let folder = match path.parent() {
-        Some(folder) if !folder.as_os_str().is_empty() => folder,
-        _ => Path::new("."),
-    };
     let on_event = move |event: notify::Result<notify::Event>| {
         let ours = event.is_ok_and(|event| {
             !event.kind.is_access()
@@ -160,7 +156,7 @@ fn watch_folder(path: &Path, changes: mpsc::Sender<()>) -> Option<RecommendedWat
     let mut watcher = notify::recommended_watcher(on_event)
         .inspect_err(|error| warn!(%error, "authorized_peers is looked at once a second only"))
         .ok()?;
-    match watcher.watch(folder, RecursiveMode::NonRecursive) {
+    match watcher.watch(folder_of(path), RecursiveMode::NonRecursive) {
         Ok(()) => Some(watcher),
         Err(error) => {
             warn!(%error, "authorized_peers is looked at once a second only");

@@ -231,8 +231,7 @@ impl Shared {
             Some(Ok(Ok(()))) => CloseCode::Done,
             Some(Ok(Err(error))) => {
                 self.observer.counters.handler_errors.add(1);
-                let error: String = error.to_string().chars().take(MAX_LOGGED_CHARS).collect();
-                debug!(error = %error.escape_debug(), "handler failed");
+                debug!(error = %one_line(&error), "handler failed");
                 CloseCode::HandlerFailed
             }
             Some(Err(_)) => {
@@ -246,9 +245,7 @@ impl Shared {
     /// What a stranger can trigger is at most a debug line and a counter.
     pub(super) fn handshake_failed(&self, reason: &dyn std::fmt::Display) {
         self.observer.counters.handshake_failures.add(1);
-        // Parts of the text can be the peer's; a line of the log stays one line.
-        let reason: String = reason.to_string().chars().take(MAX_LOGGED_CHARS).collect();
-        debug!(reason = %reason.escape_debug(), "handshake failed");
+        debug!(reason = %one_line(reason), "handshake failed");
     }
 
     fn denied(&self, facts: &LinkFacts, denial: &Denial) {
@@ -278,6 +275,12 @@ impl Shared {
             reason: denial.to_string(),
         });
     }
+}
+
+/// A text that can hold a peer's words, cut and escaped: a line of the log stays one line.
+fn one_line(text: &dyn std::fmt::Display) -> String {
+    let cut: String = text.to_string().chars().take(MAX_LOGGED_CHARS).collect();
+    cut.escape_debug().to_string()
 }
 
 /// Characters of a text that is not all ours in a line of the log.

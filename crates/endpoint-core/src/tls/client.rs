@@ -56,6 +56,13 @@ pub(crate) enum Expect {
     },
 }
 
+impl Expect {
+    /// Whether the server is known by a name, and shows a certificate for it.
+    fn is_named(&self) -> bool {
+        matches!(self, Self::Name { .. } | Self::LearnX509 { .. })
+    }
+}
+
 /// Whose certificates a dial trusts.
 #[derive(Clone, Default)]
 pub enum Roots {
@@ -137,14 +144,7 @@ pub(crate) fn dial_config(
     alpns: &[Alpn],
 ) -> Result<Dial, TlsSetupError> {
     let verdict = Arc::new(Verdict::default());
-    let named = match expect {
-        Expect::Pin(_) | Expect::Learn => None,
-        Expect::Name { name, .. } | Expect::LearnX509 { name } => Some(name),
-    };
-    // A server that is known by name may be anybody's web server, which would end the handshake
-    // over a raw client key, or show it to whoever asks for logs.
-    let http = alpns.iter().any(Alpn::is_http);
-    let key = identity.filter(|_| named.is_none() || !http).map(raw_key::certified);
+    let key = identity.filter(|_| shows_key(expect, alpns)).map(raw_key::certified);
     let own_key = OwnKey { key, verdict: Arc::clone(&verdict) };
     let server_key = ServerKey::new(rule(expect)?, Arc::clone(&verdict));
 
@@ -157,7 +157,7 @@ pub(crate) fn dial_config(
     config.alpn_protocols = alpns.iter().map(|alpn| alpn.as_bytes().to_vec()).collect();
     config.resumption = Resumption::disabled();
     config.enable_early_data = false;
-    config.enable_sni = named.is_some();
+    config.enable_sni = expect.is_named();
     config.key_log = Arc::new(NoKeyLog);
 
     let server_name = match expect {
@@ -166,6 +166,13 @@ pub(crate) fn dial_config(
         Expect::Name { name, .. } | Expect::LearnX509 { name } => name.clone(),
     };
     Ok(Dial { config, verdict, server_name })
+}
+
+/// Whether a dial shows our key, if it is given one: always to a server of a raw key; to one known by
+/// name only if no HTTP protocol is offered. It may be anybody's web server, which would end the
+/// handshake over a raw client key, or show it to whoever asks for logs.
+pub(crate) fn shows_key(expect: &Expect, alpns: &[Alpn]) -> bool {
+    !expect.is_named() || !alpns.iter().any(Alpn::is_http)
 }
 
 fn rule(expect: &Expect) -> Result<Rule, TlsSetupError> {

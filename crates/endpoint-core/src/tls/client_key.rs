@@ -84,10 +84,8 @@ impl ClientCertVerifier for AnyClientKey {
         cert: &CertificateDer<'_>,
         signed: &DigitallySignedStruct,
     ) -> Result<HandshakeSignatureValid, Error> {
-        if !self.supported_verify_schemes().contains(&signed.scheme) {
-            return Err(PeerMisbehaved::SignedHandshakeWithUnadvertisedSigScheme.into());
-        }
-        verify_signature(self.kind, message, cert, signed, &self.algorithms)
+        let schemes = self.supported_verify_schemes();
+        verify_signature(self.kind, message, cert, signed, &schemes, &self.algorithms)
     }
 
     fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
@@ -130,14 +128,18 @@ pub(super) fn fingerprint_again(
     }
 }
 
-/// Checks a CertificateVerify against the key that was shown.
+/// Checks a CertificateVerify against the key that was shown, made in one of the `schemes` asked for.
 pub(crate) fn verify_signature(
     kind: KeyKind,
     message: &[u8],
     shown: &CertificateDer<'_>,
     signed: &DigitallySignedStruct,
+    schemes: &[SignatureScheme],
     algorithms: &WebPkiSupportedAlgorithms,
 ) -> Result<HandshakeSignatureValid, Error> {
+    if !schemes.contains(&signed.scheme) {
+        return Err(PeerMisbehaved::SignedHandshakeWithUnadvertisedSigScheme.into());
+    }
     match kind {
         KeyKind::Raw => verify_tls13_signature_with_raw_key(
             message,

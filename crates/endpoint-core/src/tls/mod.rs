@@ -42,7 +42,7 @@ use crate::{
 pub use self::client::{GivenRoots, Roots};
 pub(crate) use self::{
     choose::{AlpnClass, Offer},
-    client::{Dial, Expect, dial_config},
+    client::{Dial, Expect, dial_config, shows_key},
     server::{Choice, TcpMinimum, TlsServer},
     server_pin::Verdict,
 };

@@ -16,7 +16,7 @@ use std::{
 };
 
 use rustls::{
-    CertificateError, DigitallySignedStruct, Error, PeerMisbehaved, SignatureScheme,
+    CertificateError, DigitallySignedStruct, Error, SignatureScheme,
     client::{
         WebPkiServerVerifier,
         danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier},
@@ -186,10 +186,9 @@ impl ServerCertVerifier for ServerKey {
         cert: &CertificateDer<'_>,
         signed: &DigitallySignedStruct,
     ) -> Result<HandshakeSignatureValid, Error> {
-        if !self.supported_verify_schemes().contains(&signed.scheme) {
-            return Err(PeerMisbehaved::SignedHandshakeWithUnadvertisedSigScheme.into());
-        }
-        let valid = verify_signature(self.kind(), message, cert, signed, &self.algorithms)?;
+        let schemes = self.supported_verify_schemes();
+        let valid =
+            verify_signature(self.kind(), message, cert, signed, &schemes, &self.algorithms)?;
         let _ = self.verdict.proven.set((self.kind(), self.shown(cert)?));
         Ok(valid)
     }

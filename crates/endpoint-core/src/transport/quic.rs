@@ -31,9 +31,17 @@ pub(crate) fn bind_udp(
     address: SocketAddr,
     buffer_bytes: usize,
 ) -> io::Result<std::net::UdpSocket> {
+    udp_socket(address, !address.ip().is_unspecified(), buffer_bytes)
+}
+
+fn udp_socket(
+    address: SocketAddr,
+    only_v6: bool,
+    buffer_bytes: usize,
+) -> io::Result<std::net::UdpSocket> {
     let socket = Socket::new(Domain::for_address(address), Type::DGRAM, Some(Protocol::UDP))?;
-    if let SocketAddr::V6(v6) = address {
-        socket.set_only_v6(!v6.ip().is_unspecified())?;
+    if address.is_ipv6() {
+        socket.set_only_v6(only_v6)?;
     }
     // The kernel may give less than asked for; that costs throughput under load, not correctness.
     let _ = socket.set_recv_buffer_size(buffer_bytes);
@@ -131,14 +139,7 @@ pub(crate) fn client_endpoint(ipv6: bool, limits: &Limits) -> io::Result<quinn::
     } else {
         (std::net::Ipv4Addr::UNSPECIFIED, 0).into()
     };
-    let socket = Socket::new(Domain::for_address(any), Type::DGRAM, Some(Protocol::UDP))?;
-    if ipv6 {
-        socket.set_only_v6(true)?;
-    }
-    let _ = socket.set_recv_buffer_size(limits.udp_buffer_bytes);
-    let _ = socket.set_send_buffer_size(limits.udp_buffer_bytes);
-    socket.set_nonblocking(true)?;
-    socket.bind(&any.into())?;
+    let socket = udp_socket(any, true, limits.udp_buffer_bytes)?;
     let keys = ListenKeys::random()?;
-    quinn::Endpoint::new(keys.endpoint_config(), None, socket.into(), Arc::new(quinn::TokioRuntime))
+    quinn::Endpoint::new(keys.endpoint_config(), None, socket, Arc::new(quinn::TokioRuntime))
 }

@@ -192,7 +192,8 @@ fn check_for(user: u32, path: &Path, facts: &Metadata) -> Result<(), TrustFileEr
     Ok(())
 }
 
-fn folder_of(path: &Path) -> &Path {
+/// The folder that a file stands in.
+pub(crate) fn folder_of(path: &Path) -> &Path {
     path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."))
 }
 

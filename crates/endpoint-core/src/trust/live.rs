@@ -140,34 +140,28 @@ impl Live {
             self.table().entries.values().filter(|entry| which(entry)).cloned().collect();
         let policy = self.policy.load();
         let now = self.clock.now();
-        entries.iter().filter(|entry| self.rejudge(entry, &policy, now).is_err()).count()
+        entries.iter().filter(|entry| self.rejudge(entry, &policy, now)).count()
     }
 
-    /// Gives an error once, when the connection stops being allowed.
-    fn rejudge(&self, entry: &Entry, policy: &Policy, now: Timestamp) -> Result<(), ()> {
+    /// Whether this look ended the connection.
+    fn rejudge(&self, entry: &Entry, policy: &Policy, now: Timestamp) -> bool {
         if entry.denial.get().is_some() {
-            return Ok(());
+            return false;
         }
         match policy.judge(&entry.facts, &entry.access, entry.link.remote().ip(), now) {
+            Err(denial) => self.deny(entry, denial),
             Ok(approval) => {
                 entry.watch_if_needed(&approval);
                 if entry.approval.get().is_none_or(|first| approval.upholds(first)) {
-                    return Ok(());
+                    return false;
                 }
                 // What a handler was told at the start must not outlive the grant that said so.
-                match entry.access {
-                    Access::Peer(_) if self.deny(entry, Denial::GrantChanged) => Err(()),
-                    Access::Peer(_) => Ok(()),
-                    _ => {
-                        entry.grant_gone.store(true, Ordering::Release);
-                        Ok(())
-                    }
+                if matches!(entry.access, Access::Peer(_)) {
+                    return self.deny(entry, Denial::GrantChanged);
                 }
+                entry.grant_gone.store(true, Ordering::Release);
+                false
             }
-            Err(denial) => match self.deny(entry, denial) {
-                true => Err(()),
-                false => Ok(()),
-            },
         }
     }
 
@@ -244,7 +238,7 @@ impl Guard {
                 entry.watch_if_needed(&approval);
                 let _ = entry.approval.set(approval.clone());
                 // A look at a newer set may have found nothing yet to hold against it.
-                let _ = live.rejudge(entry, &live.policy.load(), live.clock.now());
+                live.rejudge(entry, &live.policy.load(), live.clock.now());
                 match entry.denial.get() {
                     // The set changed while we looked.
                     Some(denial) => Err(denial.clone()),
@@ -313,7 +307,7 @@ impl Watch {
     pub(crate) fn check(&self) -> Result<(), CloseCode> {
         if self.entry.watched.load(Ordering::Acquire) {
             let policy = self.live.policy.load();
-            let _ = self.live.rejudge(&self.entry, &policy, self.live.clock.now());
+            self.live.rejudge(&self.entry, &policy, self.live.clock.now());
         }
         match self.entry.denial.get() {
             None => Ok(()),
