@@ -150,6 +150,11 @@ fn control_holds() {
     run("control");
 }
 
+#[test]
+fn frame_meter_holds() {
+    run("frame_meter");
+}
+
 /// Without this a parser that refuses everything would pass all of the above.
 #[test]
 fn the_good_inputs_of_the_corpora_are_accepted() {

@@ -18,6 +18,7 @@ use futures_util::future::try_join_all;
 use tokio::{io::AsyncBufReadExt, runtime::Runtime};
 
 use crate::{
+    report::Named,
     subject::{self, CONNECTIONS, Client, Connection, DIALS, IN_FLIGHT, Subject, Work},
     usage,
 };
@@ -28,7 +29,7 @@ pub const SERVE: &str = "child-serve";
 pub const DIAL: &str = "child-dial";
 
 /// Time in which a process ends what the last unit of work left to do.
-const SETTLE: Duration = Duration::from_millis(60);
+pub const SETTLE: Duration = Duration::from_millis(60);
 /// Connections made and ended before memory is first looked at.
 const WARM_UP: usize = 100;
 
@@ -78,7 +79,8 @@ impl Pair {
     }
 }
 
-struct Process {
+/// A child that answers lines.
+pub struct Process {
     child: Child,
     // Dropped before `child` is waited for: its end is what ends the process.
     input: Option<ChildStdin>,
@@ -86,7 +88,8 @@ struct Process {
 }
 
 impl Process {
-    fn start(args: &[&str]) -> Result<(Self, String), String> {
+    /// Starts this program again; also gives what the child says when it is ready.
+    pub fn start(args: &[&str]) -> Result<(Self, String), String> {
         let program = std::env::current_exe().map_err(|error| error.to_string())?;
         let mut child = Command::new(program)
             .args(args)
@@ -103,7 +106,7 @@ impl Process {
         Ok((process, ready))
     }
 
-    fn ask(&mut self, request: &str) -> Result<f64, String> {
+    pub fn ask(&mut self, request: &str) -> Result<f64, String> {
         let input = self.input.as_mut().ok_or("the child has no input")?;
         writeln!(input, "{request}").map_err(|error| format!("a child is gone: {error}"))?;
         let answer = self.answer()?;
@@ -128,7 +131,7 @@ impl Drop for Process {
 }
 
 /// One thread: what is measured is work, not the scheduling of it.
-fn runtime() -> Result<Runtime, String> {
+pub fn runtime() -> Result<Runtime, String> {
     tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()
@@ -227,21 +230,21 @@ async fn do_work(
 
 /// Units of work that are still to be done.
 #[derive(Clone)]
-struct Left(Arc<AtomicUsize>);
+pub struct Left(Arc<AtomicUsize>);
 
 impl Left {
-    fn new(count: usize) -> Self {
+    pub fn new(count: usize) -> Self {
         Self(Arc::new(AtomicUsize::new(count)))
     }
 
-    fn take(&self) -> bool {
+    pub fn take(&self) -> bool {
         self.0
             .fetch_update(Ordering::Relaxed, Ordering::Relaxed, |left| left.checked_sub(1))
             .is_ok()
     }
 }
 
-fn answer(request: &str) -> Result<(), String> {
+pub fn answer(request: &str) -> Result<(), String> {
     match request {
         "cpu" => say(format_args!("{}", usage::cpu().as_nanos())),
         "memory" => say(format_args!("{}", usage::resident_bytes()?)),
@@ -249,11 +252,11 @@ fn answer(request: &str) -> Result<(), String> {
     }
 }
 
-fn say(line: std::fmt::Arguments<'_>) -> Result<(), String> {
+pub fn say(line: std::fmt::Arguments<'_>) -> Result<(), String> {
     let mut out = std::io::stdout().lock();
     writeln!(out, "{line}").and_then(|()| out.flush()).map_err(|error| error.to_string())
 }
 
-fn number(text: &str) -> Result<usize, String> {
+pub fn number(text: &str) -> Result<usize, String> {
     text.parse().map_err(|_| format!("`{text}` is no number"))
 }

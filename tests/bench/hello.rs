@@ -41,7 +41,7 @@ pub fn measure(rounds: usize) -> Result<Figure, String> {
         nanos.push((usage::cpu() - before).as_nanos() as f64 / READS as f64);
     }
     Ok(Figure {
-        figure: "choose",
+        figure: "choose".to_owned(),
         subject: "endpoint",
         value: median(nanos.get(1..).unwrap_or_default()),
         unit: "ns_cpu_parse",

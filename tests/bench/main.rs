@@ -5,10 +5,13 @@
 //! busy machine, which wall time does not. Subjects take turns, so that a disturbance meets them all,
 //! and figures are medians of rounds; compare ratios of one run, not numbers of two.
 //!
+//! [`http`] does the same for requests: ours beside h3, hyper, Caddy and nginx.
+//!
 //! One JSON object a line on standard output; progress goes to standard error.
 
 mod child;
 mod hello;
+mod http;
 mod ours;
 mod raw;
 mod report;
@@ -23,6 +26,10 @@ use crate::{
     subject::{Subject, Work},
 };
 
+/// The program's allocator, for all subjects that are this program started again.
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
 /// How much is measured.
 struct Plan {
     rounds: usize,
@@ -31,17 +38,34 @@ struct Plan {
     idle_rounds: usize,
     idle: usize,
     only: Option<String>,
+    http: http::Plan,
 }
 
-const FULL: Plan =
-    Plan { rounds: 41, handshakes: 120, requests: 1500, idle_rounds: 3, idle: 1000, only: None };
-const QUICK: Plan =
-    Plan { rounds: 5, handshakes: 60, requests: 600, idle_rounds: 1, idle: 300, only: None };
+const FULL: Plan = Plan {
+    rounds: 41,
+    handshakes: 120,
+    requests: 1500,
+    idle_rounds: 3,
+    idle: 1000,
+    only: None,
+    http: http::FULL,
+};
+const QUICK: Plan = Plan {
+    rounds: 5,
+    handshakes: 60,
+    requests: 600,
+    idle_rounds: 1,
+    idle: 300,
+    only: None,
+    http: http::QUICK,
+};
 
 const USAGE: &str = "\
-usage: bench [--quick] [--only FIGURE]
-  --quick        a few seconds instead of about a minute and a half
-  --only FIGURE  handshake_full, request_response, requests_concurrent, idle_memory or choose";
+usage: bench [http] [--quick] [--only FIGURE]
+  http           only the figures of HTTP, whose names begin so
+  --quick        seconds instead of minutes
+  --only FIGURE  handshake_full, request_response, requests_concurrent, idle_memory, choose, or the
+                 beginning of a name, such as http_h3";
 
 fn main() -> ExitCode {
     let args: Vec<String> = std::env::args().skip(1).collect();
@@ -49,6 +73,8 @@ fn main() -> ExitCode {
     let done = match words.as_slice() {
         [child::SERVE, subject, work] => child::serve(subject, work),
         [child::DIAL, subject, work, address] => child::dial(subject, work, address),
+        [http::SERVE, subject, files] => http::serve(subject, files),
+        [http::LOAD, figure, address] => http::load(figure, address),
         words => plan(words).and_then(|plan| run(&plan)),
     };
     match done {
@@ -65,6 +91,7 @@ fn plan(words: &[&str]) -> Result<Plan, String> {
     let mut rest = words.iter().filter(|word| **word != "--quick");
     while let Some(word) = rest.next() {
         match (*word, rest.next()) {
+            ("http", None) => plan.only = Some("http".to_owned()),
             ("--only", Some(figure)) => plan.only = Some((*figure).to_owned()),
             _ => return Err(USAGE.to_owned()),
         }
@@ -73,7 +100,7 @@ fn plan(words: &[&str]) -> Result<Plan, String> {
 }
 
 fn run(plan: &Plan) -> Result<(), String> {
-    let wanted = |figure: &str| plan.only.as_deref().is_none_or(|only| only == figure);
+    let wanted = |figure: &str| plan.only.as_deref().is_none_or(|only| figure.starts_with(only));
     let main = &Subject::MAIN;
     for (figure, subjects, work, count) in [
         ("handshake_full", Subject::ALL.as_slice(), Work::Handshake, plan.handshakes),
@@ -93,7 +120,7 @@ fn run(plan: &Plan) -> Result<(), String> {
         eprintln!("measuring choose");
         hello::measure(plan.rounds)?.print();
     }
-    Ok(())
+    http::run(&plan.http, wanted)
 }
 
 /// Subjects take turns doing `count` units; the first turn of each warms it up and is not counted.

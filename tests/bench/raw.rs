@@ -30,7 +30,7 @@ use crate::subject::{MAX_REQUEST_BYTES, Subject, Work};
 pub const ALPN: &[u8] = b"bench/1";
 pub const NAME: &str = "bench.example";
 
-/// A certificate for [`NAME`] with a P-256 key.
+/// A certificate with a P-256 key.
 pub struct Pem {
     pub certificate: String,
     pub key: String,
@@ -39,7 +39,11 @@ pub struct Pem {
 
 impl Pem {
     pub fn new() -> Result<Self, String> {
-        let made = rcgen::generate_simple_self_signed([NAME.to_owned()]);
+        Self::of(NAME)
+    }
+
+    pub fn of(name: &str) -> Result<Self, String> {
+        let made = rcgen::generate_simple_self_signed([name.to_owned()]);
         let made = made.map_err(|error| error.to_string())?;
         let key = made.signing_key.serialize_pem();
         Ok(Self { certificate: made.cert.pem(), key, der: made.cert.der().to_vec() })
@@ -197,7 +201,7 @@ fn provider(subject: Subject) -> Arc<CryptoProvider> {
 }
 
 /// The transport parameters that the endpoint uses on loopback.
-fn our_transport() -> TransportConfig {
+pub fn our_transport() -> TransportConfig {
     let mut config = TransportConfig::default();
     config
         .max_concurrent_bidi_streams(8_u32.into())
@@ -215,7 +219,7 @@ fn our_transport() -> TransportConfig {
 }
 
 /// Every subject has the same kernel buffers, so that losses do not tell them apart.
-fn socket() -> Result<std::net::UdpSocket, String> {
+pub fn socket() -> Result<std::net::UdpSocket, String> {
     let made = || {
         let socket = socket2::Socket::new(socket2::Domain::IPV4, socket2::Type::DGRAM, None)?;
         let _ = socket.set_recv_buffer_size(4 * 1024 * 1024);

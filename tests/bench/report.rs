@@ -2,11 +2,16 @@
 
 use serde_json::{Map, Value, json};
 
-use crate::subject::Subject;
+/// Something that figures are of.
+pub trait Named: Copy {
+    fn name(self) -> &'static str;
+    /// Whether it is compared with the others.
+    fn is_ours(self) -> bool;
+}
 
 /// One figure of one subject.
 pub struct Figure {
-    pub figure: &'static str,
+    pub figure: String,
     pub subject: &'static str,
     pub value: f64,
     pub unit: &'static str,
@@ -21,12 +26,7 @@ pub struct Figure {
 impl Figure {
     /// Prints every subject's median; ours with its ratios to the others: the median of the ratios
     /// round by round, because what disturbs a round disturbs all its turns.
-    pub fn all(
-        figure: &'static str,
-        unit: &'static str,
-        runs: usize,
-        rounds: &[(Subject, Vec<f64>)],
-    ) {
+    pub fn all<S: Named>(figure: &str, unit: &'static str, runs: usize, rounds: &[(S, Vec<f64>)]) {
         for (subject, values) in rounds {
             let peers = rounds.iter().filter(|(peer, _)| subject.is_ours() && !peer.is_ours());
             let ratio = |others: &[f64]| {
@@ -40,6 +40,7 @@ impl Figure {
             };
             let ratio_to = peers.map(|(peer, others)| (peer.name(), ratio(others))).collect();
             let (value, subject, rounds) = (median(values), subject.name(), values.len());
+            let figure = figure.to_owned();
             Self { figure, subject, value, unit, ratio_to, rounds, runs }.print();
         }
     }

@@ -2,7 +2,7 @@
 
 use std::net::SocketAddr;
 
-use crate::{ours, raw};
+use crate::{ours, raw, report::Named};
 
 /// One of the stacks compared.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
@@ -30,7 +30,14 @@ impl Subject {
     ];
     pub const MAIN: [Self; 3] = [Self::Endpoint, Self::QuinnDefault, Self::QuinnTuned];
 
-    pub fn name(self) -> &'static str {
+    pub fn find(name: &str) -> Result<Self, String> {
+        let found = Self::ALL.into_iter().find(|subject| subject.name() == name);
+        found.ok_or_else(|| format!("no subject `{name}`"))
+    }
+}
+
+impl Named for Subject {
+    fn name(self) -> &'static str {
         match self {
             Self::Endpoint => "endpoint",
             Self::EndpointX509 => "endpoint-x509",
@@ -40,13 +47,8 @@ impl Subject {
         }
     }
 
-    pub fn is_ours(self) -> bool {
+    fn is_ours(self) -> bool {
         matches!(self, Self::Endpoint | Self::EndpointX509)
-    }
-
-    pub fn find(name: &str) -> Result<Self, String> {
-        let found = Self::ALL.into_iter().find(|subject| subject.name() == name);
-        found.ok_or_else(|| format!("no subject `{name}`"))
     }
 }
 

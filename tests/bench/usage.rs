@@ -18,3 +18,16 @@ pub fn resident_bytes() -> Result<usize, String> {
     let pages = pages.ok_or("/proc/self/statm has no second number")?;
     Ok(pages * rustix::param::page_size())
 }
+
+/// CPU time of all threads of another process, in nanoseconds, as the scheduler counts it.
+pub fn cpu_nanos_of(process: u32) -> Result<f64, String> {
+    let folder = format!("/proc/{process}/task");
+    let threads = std::fs::read_dir(&folder).map_err(|error| format!("{folder}: {error}"))?;
+    let mut nanos = 0.0;
+    for thread in threads.flatten() {
+        // A thread may end meanwhile.
+        let Ok(text) = std::fs::read_to_string(thread.path().join("schedstat")) else { continue };
+        nanos += text.split_whitespace().next().and_then(|word| word.parse().ok()).unwrap_or(0.0);
+    }
+    Ok(nanos)
+}

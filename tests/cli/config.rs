@@ -2,6 +2,8 @@
 
 use std::{collections::BTreeMap, fs, path::Path, time::SystemTime};
 
+use endpoint_tests::machine::Machine;
+
 use crate::machine;
 
 #[test]
@@ -103,4 +105,56 @@ fn a_handler_of_the_file_is_served_and_another_is_not() {
     let pinged = client.run(&["ping", &served.peer()]);
     assert_eq!(pinged.code(), 1, "{pinged:?}");
     assert!(pinged.err.contains("does not speak ping/1"), "{pinged:?}");
+}
+
+/// What `serve` and `config check` both refuse, with a word of why.
+fn both_refuse(machine: &Machine, config: &str, says: &str) {
+    fs::write(machine.file("endpoint.toml"), config).unwrap();
+    for words in [&["config", "check"][..], &["serve"]] {
+        let said = machine.run(words);
+        assert_eq!(said.code(), 2, "{words:?} {config}: {said:?}");
+        assert!(said.err.contains(says), "{words:?} {config}: {said:?}");
+        assert!(!said.hints().is_empty(), "{words:?} {config}: {said:?}");
+    }
+}
+
+#[test]
+fn certificates_are_judged_as_serve_does() {
+    let machine = machine();
+    let pair = || {
+        let key = rcgen::KeyPair::generate().unwrap();
+        let names = vec!["a.example".to_owned()];
+        let certificate = rcgen::CertificateParams::new(names).unwrap().self_signed(&key).unwrap();
+        (certificate.pem(), key.serialize_pem())
+    };
+    let ((cert, key), (_, other)) = (pair(), pair());
+    let files =
+        [("c.pem", &*cert), ("k.pem", &*key), ("other.pem", &*other), ("none.pem", "rubbish")];
+    for (name, text) in files {
+        fs::write(machine.file(name), text).unwrap();
+    }
+    let config = |cert: &str, key: &str| {
+        format!(
+            "listen = [\"127.0.0.1:0\"]\n[[site]]\nnames = [\"a.example\"]\n\
+             certificate = {{ cert = \"{cert}\", key = \"{key}\" }}\n"
+        )
+    };
+    both_refuse(&machine, &config("missing.pem", "k.pem"), "missing.pem");
+    both_refuse(&machine, &config("none.pem", "k.pem"), "none.pem");
+    both_refuse(&machine, &config("c.pem", "other.pem"), "a.example");
+    fs::write(machine.file("endpoint.toml"), config("c.pem", "k.pem")).unwrap();
+    let said = machine.run(&["config", "check"]);
+    assert_eq!(said.code(), 0, "{said:?}");
+    assert!(!machine.file("identity.key").exists());
+}
+
+#[test]
+fn two_listeners_on_one_address_are_a_fault() {
+    let machine = machine();
+    both_refuse(
+        &machine,
+        "listen = [\"127.0.0.1:4433\", \"127.0.0.1:4433\"]\n",
+        "again in `listen`",
+    );
+    both_refuse(&machine, "listen = [\"0.0.0.0:4433\", \"[::]:4433\"]\n", "overlaps");
 }

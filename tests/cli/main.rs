@@ -4,7 +4,13 @@
 
 mod config;
 mod key_faults;
+mod logs;
 mod output;
+#[cfg(feature = "qlog")]
+mod qlog;
+#[cfg(not(feature = "qlog"))]
+#[path = "qlog_off.rs"]
+mod qlog;
 mod serve;
 mod trust_faults;
 mod walk;

@@ -174,7 +174,7 @@ fn status_tells_of_connections_handlers_trust_and_counters() {
     assert_eq!(status["trust"]["keys"], 0);
     let handlers = status["handlers"].as_array().unwrap();
     let public: Vec<_> = handlers.iter().filter(|h| h["access"] == "public").collect();
-    assert_eq!(public.len(), 1, "{status}");
+    assert_eq!(public.len(), 4, "{status}");
     assert_eq!(public[0]["alpn"], "discover/1");
 }
 
@@ -198,8 +198,8 @@ fn probe_lists_every_identity_and_to_whom_it_offers_what() {
         let lists = identities.iter().filter(of).flat_map(|i| i["alpns"].as_array().unwrap());
         lists.map(|alpn| alpn.as_str().unwrap().to_owned()).collect()
     };
-    assert_eq!(alpns("raw", false), ["discover/1"]);
-    assert_eq!(alpns("x509", false), ["discover/1"]);
+    assert_eq!(alpns("raw", false), ["discover/1", "h3"]);
+    assert_eq!(alpns("x509", false), ["discover/1", "h3"]);
     for kind in ["raw", "x509"] {
         let offered = alpns(kind, true);
         assert!(offered.iter().any(|alpn| alpn == "echo/1"), "{kind}: {probed}");

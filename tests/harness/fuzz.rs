@@ -4,6 +4,12 @@
 //! `tests/fuzz_plain.rs` over the corpora and bounded random mutations. Each is more than "does not
 //! panic": what is accepted must also read back as the same thing.
 
+#[cfg(feature = "http3")]
+mod meter;
+#[cfg(not(feature = "http3"))]
+#[path = "fuzz/meter_off.rs"]
+mod meter;
+
 use std::path::PathBuf;
 
 use endpoint_cli::control::protocol::{Answer, Request};
@@ -27,13 +33,14 @@ pub struct FuzzTarget {
 }
 
 /// All targets.
-pub const TARGETS: [FuzzTarget; 6] = [
+pub const TARGETS: [FuzzTarget; 7] = [
     FuzzTarget { name: "client_hello", run: client_hello, words: HELLO_WORDS },
     FuzzTarget { name: "spki", run: spki, words: SPKI_WORDS },
     FuzzTarget { name: "fingerprint_text", run: fingerprint_text, words: TEXT_WORDS },
     FuzzTarget { name: "authorized_peers", run: authorized_peers, words: FILE_WORDS },
     FuzzTarget { name: "peer_uri", run: peer_uri, words: URI_WORDS },
     FuzzTarget { name: "control", run: control, words: CONTROL_WORDS },
+    FuzzTarget { name: "frame_meter", run: frame_meter, words: FRAME_WORDS },
 ];
 
 /// The checked-in inputs of a target.
@@ -137,6 +144,11 @@ pub fn control(bytes: &[u8]) {
     }
 }
 
+/// A stream of HTTP/3 or QPACK: its kind, the lengths of two pieces, its bytes.
+pub fn frame_meter(bytes: &[u8]) {
+    meter::frame_meter(bytes);
+}
+
 const HELLO_WORDS: &[&[u8]] = &[
     b"\x01\x00",
     b"\x03\x03",
@@ -215,4 +227,21 @@ const CONTROL_WORDS: &[&[u8]] = &[
     b"[[[[",
     b"}",
     b"1e999",
+];
+const FRAME_WORDS: &[&[u8]] = &[
+    b"\x01\x04\x00\x00\xd1\xc1",
+    b"\x01\x05\x00\x00\xd1\xd1\xc1",
+    b"\x01\x0c\x00\x00\x27\x00:method\x01G",
+    b"\x00\x01x",
+    b"\x00\x00",
+    b"\x04\x00",
+    b"\x04\x04\x01\x00\x07\x00",
+    b"\x07\x01\x00",
+    b"\x0d\x01\x04",
+    b"\x03\x01\x00",
+    b"\x21\x00",
+    b"\xc0\x00\x01\x00\x00\x00\x00\x00",
+    b"\x80\x01\x00\x00",
+    b"\x40\x41",
+    b"\xff\xff",
 ];

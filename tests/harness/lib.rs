@@ -1,9 +1,12 @@
 //! What the tests share: endpoints on free ports of loopback, hostile clients, the program as a process.
 
+pub mod exchange;
 pub mod fuzz;
+pub mod http;
 pub mod machine;
 pub mod node;
 pub mod relay;
+pub mod weak;
 pub mod wire;
 
 /// Whether the full counts of the acceptance lines run (`cargo xtask long`).
@@ -16,6 +19,13 @@ pub fn long() -> bool {
 #[must_use]
 pub fn count(short: usize, full: usize) -> usize {
     if long() { full } else { short }
+}
+
+/// SHA-256 in lower-case hex.
+#[must_use]
+pub fn sha256(bytes: &[u8]) -> String {
+    use sha2::Digest as _;
+    data_encoding::HEXLOWER.encode(&sha2::Sha256::digest(bytes))
 }
 
 /// Waits until `condition` holds, looking every few milliseconds.

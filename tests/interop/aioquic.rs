@@ -1,38 +1,8 @@
 //! aioquic, a QUIC stack of its own (Python): an X.509 client on the UDP port.
-//!
-//! The tests fetch it from PyPI once, into a folder of the build.
-
-use std::{path::PathBuf, process::Command, sync::OnceLock};
 
 use endpoint_tests::machine::{Running, Said, Server};
 
-use crate::machine;
-
-/// The version that the tests were written for.
-const AIOQUIC: &str = "aioquic==1.7.2";
-
-/// The folder with aioquic in it.
-fn aioquic() -> &'static PathBuf {
-    static FOLDER: OnceLock<PathBuf> = OnceLock::new();
-    FOLDER.get_or_init(|| {
-        let folder = PathBuf::from(env!("CARGO_TARGET_TMPDIR")).join(AIOQUIC);
-        if folder.is_dir() {
-            return folder;
-        }
-        // Installed beside and renamed, so that a run that is cut off leaves no half of it.
-        let beside = folder.with_extension(format!("new-{}", std::process::id()));
-        let mut pip = Command::new("python3");
-        pip.args(["-m", "pip", "install", "--quiet", "--disable-pip-version-check", "--no-input"]);
-        pip.args(["--root-user-action", "ignore", "--only-binary", ":all:", "--target"]);
-        pip.arg(&beside).arg(AIOQUIC);
-        let said = Running::start(pip).end();
-        assert_eq!(said.code(), 0, "PyPI is needed for {AIOQUIC}: {said:?}");
-        // Another process may have been faster.
-        let _ = std::fs::rename(&beside, &folder);
-        assert!(folder.is_dir());
-        folder
-    })
-}
+use crate::{machine, pypi};
 
 /// Dials with `alpns`; prints what the first stream carries, or how the connection ended.
 const CLIENT: &str = r#"
@@ -68,9 +38,8 @@ except ConnectionError:
 "#;
 
 fn dial(server: &Server, alpns: &[&str]) -> Said {
-    let mut python = Command::new("python3");
-    python.args(["-c", CLIENT, &server.port()]).args(alpns).env("PYTHONPATH", aioquic());
-    Running::start(python).end()
+    let port = server.port();
+    Running::start(pypi::python(pypi::AIOQUIC, CLIENT, &[&[port.as_str()], alpns].concat())).end()
 }
 
 #[test]
@@ -83,7 +52,7 @@ fn reads_the_answer_of_a_public_handler() {
     let answer = said.out.lines().find_map(|line| line.strip_prefix("answer ")).expect("an answer");
     let answer: serde_json::Value = serde_json::from_str(answer).unwrap();
     assert_eq!(answer["fingerprint"], served.ready["fingerprint"]);
-    assert_eq!(answer["alpns"], serde_json::json!(["discover/1"]));
+    assert_eq!(answer["alpns"], serde_json::json!(["discover/1", "h3", "h2", "http/1.1"]));
 }
 
 #[test]
@@ -94,7 +63,7 @@ fn ends_with_alert_120_without_a_common_protocol() {
     //# protocol is not negotiated.
     let server = machine();
     let served = server.serve();
-    for alpns in [&["nothing/9"][..], &["h3"], &[]] {
+    for alpns in [&["nothing/9"][..], &["h2"], &[]] {
         let said = dial(&served, alpns);
         assert_eq!(said.code(), 1, "{alpns:?}: {said:?}");
         assert!(said.out.contains(&format!("terminated {}\n", 0x100 + 120)), "{alpns:?}: {said:?}");

@@ -142,7 +142,7 @@ fn a_client_without_a_key_reads_public_handlers_of_a_raw_key_server() {
     assert!(!said.out.contains("requested a certificate"), "{said:?}");
     let answer = answer(&said.out);
     assert_eq!(answer["fingerprint"], served.ready["fingerprint"]);
-    assert_eq!(answer["alpns"], serde_json::json!(["discover/1"]));
+    assert_eq!(answer["alpns"], serde_json::json!(["discover/1", "h3", "h2", "http/1.1"]));
 }
 
 #[test]

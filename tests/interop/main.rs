@@ -1,12 +1,33 @@
 //! Does the endpoint work with programs that are not ours?
 //!
-//! GnuTLS and OpenSSL over TCP, aioquic over QUIC, `ssh-keygen` and `openssl pkey` for key files.
+//! GnuTLS and OpenSSL over TCP, aioquic over QUIC, `ssh-keygen` and `openssl pkey` for key files,
+//! Chromium and other HTTP clients over all three versions.
 //! `cargo xtask test` installs what is missing.
 
 mod aioquic;
+#[cfg(feature = "http3")]
+mod browser;
+#[cfg(feature = "http3")]
+mod chromium;
+mod dist;
 mod gnutls;
 mod keys;
+#[cfg(feature = "http3")]
+mod loopback;
 mod openssl;
+mod pypi;
+#[cfg(feature = "http3")]
+mod service;
+#[cfg(feature = "http3")]
+mod status_page;
+#[cfg(feature = "http3")]
+mod transfers;
+#[cfg(feature = "http3")]
+mod tunnels;
+#[cfg(feature = "http3")]
+mod upstreams;
+#[cfg(feature = "http3")]
+mod versions;
 
 use std::process::Command;
 

@@ -14,7 +14,7 @@ use endpoint_tests::{
 use futures_util::{StreamExt, stream};
 use tokio::time::timeout;
 
-use crate::weak::{Form, Weak, Weakness};
+use endpoint_tests::weak::{Form, Weak, Weakness};
 
 const VICTIM: u8 = 2;
 const THIEF: u8 = 9;

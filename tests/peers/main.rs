@@ -12,4 +12,3 @@ mod refusals;
 mod revocation;
 mod smoke;
 mod trust_file;
-mod weak;

@@ -13,7 +13,7 @@ use endpoint_tests::{
 use futures_util::{StreamExt, future::join_all, stream};
 
 use self::visit::{Early, Told, connect, echo, moves, visit};
-use crate::weak::{Form, Weak, Weakness};
+use endpoint_tests::weak::{Form, Weak, Weakness};
 
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 enum Who {

@@ -20,11 +20,18 @@ pub struct Part {
 
 /// Every real part that the test binaries named `interop*` start.
 pub const PARTS: &[Part] = &[
+    Part { program: "chromium", package: "chromium" },
+    Part { program: "curl", package: "curl" },
+    Part { program: "gh", package: "gh" },
     Part { program: "gnutls-cli", package: "gnutls-bin" },
+    Part { program: "gtlsclient", package: "ngtcp2-client" },
+    Part { program: "node", package: "nodejs" },
     Part { program: "openssl", package: "openssl" },
     Part { program: "pip3", package: "python3-pip" },
     Part { program: "python3", package: "python3" },
+    Part { program: "setpriv", package: "util-linux" },
     Part { program: "ssh-keygen", package: "openssh-client" },
+    Part { program: "systemd-analyze", package: "systemd" },
 ];
 
 /// Makes sure that every part is there.

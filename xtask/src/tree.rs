@@ -24,11 +24,33 @@ pub const ABSENT: &[Absent] = &[
     Absent { package: "endpoint-cli", features: "", crates: &["tokio-rustls"] },
     Absent { package: "endpoint-core", features: "tcp", crates: HTTP_ACME_STORE },
     Absent { package: "endpoint-cli", features: "tcp", crates: HTTP_ACME_STORE },
+    Absent {
+        package: "endpoint-core",
+        features: "http3",
+        crates: &["qlog", "rustls-acme", "axum"],
+    },
+    Absent {
+        package: "endpoint-cli",
+        features: "http3",
+        crates: &["qlog", "rustls-acme", "rusqlite"],
+    },
 ];
 
 /// The HTTP stack, the ACME client and SQLite: each needs its own feature.
-const HTTP_ACME_STORE: &[&str] =
-    &["rustls-acme", "instant-acme", "h3", "hyper", "axum", "rusqlite", "libsqlite3-sys"];
+const HTTP_ACME_STORE: &[&str] = &[
+    "rustls-acme",
+    "instant-acme",
+    "h3",
+    "h3-quinn",
+    "hyper",
+    "h2",
+    "axum",
+    "tower-http",
+    "prometheus-client",
+    "qlog",
+    "rusqlite",
+    "libsqlite3-sys",
+];
 
 /// Crates that no build of the workspace may hold: a second crypto provider and what RustSec lists
 /// as unmaintained (RUSTSEC-2025-0134).

@@ -5,11 +5,14 @@
 
 use std::{net::SocketAddr, path::PathBuf, time::Duration};
 
-use clap::{ArgAction, Args as ClapArgs, Parser, Subcommand, ValueHint};
+use clap::{ArgAction, Args as ClapArgs, Parser, Subcommand, ValueEnum, ValueHint};
 use clap_complete::Shell;
 use endpoint_core::alpn::Alpn;
 
-use crate::config::value;
+use crate::config::{
+    value,
+    web::{self, Upstream},
+};
 
 /// One port for peers known by their key: serve, dial and decide who may come in.
 #[derive(Debug, Parser)]
@@ -49,9 +52,30 @@ pub struct Global {
     /// Print one JSON object per line on stdout
     #[arg(long, global = true)]
     pub json: bool,
+    /// How log lines on stderr look
+    #[arg(
+        long,
+        global = true,
+        value_name = "FORMAT",
+        env = "ENDPOINT_LOG_FORMAT",
+        default_value = "text",
+        value_enum,
+        hide_possible_values = true,
+        help = "How log lines on stderr look: text or json"
+    )]
+    pub log_format: LogFormat,
     /// Say more in the log; twice for everything
     #[arg(short, long, global = true, action = ArgAction::Count)]
     pub verbose: u8,
+}
+
+/// How log lines look.
+#[derive(Clone, Copy, Debug, Eq, PartialEq, ValueEnum)]
+pub enum LogFormat {
+    /// For people.
+    Text,
+    /// One JSON object per line.
+    Json,
 }
 
 /// What to do.
@@ -60,7 +84,9 @@ pub enum Command {
     /// Run the endpoint: peers by raw key and by certificate, UDP and TCP on one port
     #[command(after_help = "Examples:
   endpoint serve
-  endpoint serve --listen 0.0.0.0:4433 --listen [::]:4433
+  endpoint serve --root public
+  endpoint serve --proxy http://127.0.0.1:3000
+  endpoint serve --listen [::]:4433
   endpoint serve --listen 127.0.0.1:0 --json
 
 SIGHUP reloads who is trusted, SIGTERM drains, a second SIGTERM ends at once.")]
@@ -100,6 +126,24 @@ SIGHUP reloads who is trusted, SIGTERM drains, a second SIGTERM ends at once.")]
     #[command(after_help = "Examples:
   echo hello | endpoint dial peer://1f…c3@node.example:4433 --alpn echo/1")]
     Dial(Dial),
+    /// Send one HTTP request to another endpoint, which learns who asks
+    #[command(after_help = "Examples:
+  endpoint fetch peer://1f…c3@node.example:4433/admin/
+  endpoint fetch https://node.example/ --output page.html
+  endpoint fetch node.example:4433/items --data '{\"n\":1}' --header 'content-type: application/json'
+  endpoint fetch home/upload --method PUT --data @big.iso
+
+Speaks HTTP/3; with --tcp HTTP/2, with --http1 HTTP/1.1. An answer of 401 or 403 ends with exit
+code 5, any other from 400 with 1; its body is printed all the same.")]
+    Fetch(Fetch),
+    /// Run a command whose plain HTTP requests reach the sites of the running endpoint
+    #[command(after_help = "Examples:
+  endpoint run -- curl http://localhost/
+  endpoint run -- gh api /
+
+HTTP_PROXY and http_proxy name the loopback listener of the running endpoint; NO_PROXY, no_proxy,
+ALL_PROXY and all_proxy are cleared. The command's exit code is passed on; 125 to 127 are ours.")]
+    Run(Run),
     /// List every identity and protocol that a port offers
     #[command(after_help = "Examples:
   endpoint probe 127.0.0.1:4433
@@ -147,9 +191,57 @@ pub struct Serve {
         help = "Address to listen on, UDP and TCP; repeat for more [default: 127.0.0.1:4433 and [::1]:4433]"
     )]
     pub listen: Vec<SocketAddr>,
-    /// Folder of a web site (not in this build)
-    #[arg(long, value_name = "DIR", hide = true)]
+    /// Serve the files of a folder under the first site's names; a folder without index.html is listed
+    #[arg(long, value_name = "DIR", value_hint = ValueHint::DirPath, conflicts_with = "proxy")]
     pub root: Option<PathBuf>,
+    /// Pass requests on to an HTTP server such as http://127.0.0.1:3000; repeat for more
+    #[arg(long, value_name = "URL", value_parser = web::upstream)]
+    pub proxy: Vec<Upstream>,
+    /// Write a qlog file for each QUIC connection into a folder
+    #[arg(long, value_name = "DIR", value_hint = ValueHint::DirPath)]
+    pub qlog: Option<PathBuf>,
+}
+
+/// `endpoint fetch`.
+#[derive(ClapArgs, Debug)]
+pub struct Fetch {
+    /// Whom to ask, and the path: PEER/path.
+    #[command(flatten)]
+    pub peer: PeerArgs,
+    /// The method [default: GET, with --data POST]
+    #[arg(short = 'X', long)]
+    pub method: Option<String>,
+    /// A header field; repeat for more
+    #[arg(short = 'H', long, value_name = "NAME: VALUE")]
+    pub header: Vec<String>,
+    /// What to send: text, @FILE, or @- for stdin
+    #[arg(short, long, value_name = "TEXT")]
+    pub data: Option<String>,
+    /// Keep the answer's body in a file, whole or not at all; the body of a refusal is printed
+    #[arg(short, long, value_name = "FILE", value_hint = ValueHint::FilePath)]
+    pub output: Option<PathBuf>,
+    /// Print the answer's header too
+    #[arg(short, long)]
+    pub include: bool,
+    /// The site to ask for [default: PEER's host and port]
+    #[arg(long, value_name = "NAME")]
+    pub host: Option<String>,
+    /// Speak HTTP/1.1 over TCP
+    #[arg(long)]
+    pub http1: bool,
+}
+
+/// `endpoint run -- CMD…`.
+#[derive(Debug, ClapArgs)]
+pub struct Run {
+    /// The command and its arguments
+    #[arg(
+        required = true,
+        trailing_var_arg = true,
+        allow_hyphen_values = true,
+        value_name = "CMD"
+    )]
+    pub command: Vec<std::ffi::OsString>,
 }
 
 /// `endpoint key …`.

@@ -16,20 +16,37 @@ pub type Result<T, E = CliError> = std::result::Result<T, E>;
 
 /// The exit codes of the contract.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
-#[repr(u8)]
 pub enum ExitKind {
     /// Something failed that is none of the following.
-    Failure = 1,
+    Failure,
     /// Wrong arguments, or a bad configuration or trust file at start.
-    Usage = 2,
+    Usage,
     /// The peer's identity is not known here.
-    PeerUnknown = 3,
+    PeerUnknown,
     /// The peer shows another identity than the one expected.
-    PeerChanged = 4,
+    PeerChanged,
     /// The peer does not let us in.
-    NotAuthorized = 5,
+    NotAuthorized,
     /// No answer, or no route, name or room.
-    Unreachable = 6,
+    Unreachable,
+    /// What `run` ends with: the command's own code, or 125 to 127.
+    Passed(u8),
+}
+
+impl ExitKind {
+    /// The number that the program exits with.
+    #[must_use]
+    pub fn code(self) -> u8 {
+        match self {
+            Self::Failure => 1,
+            Self::Usage => 2,
+            Self::PeerUnknown => 3,
+            Self::PeerChanged => 4,
+            Self::NotAuthorized => 5,
+            Self::Unreachable => 6,
+            Self::Passed(code) => code,
+        }
+    }
 }
 
 /// Where in a file a fault stands.
@@ -80,6 +97,12 @@ impl CliError {
             place: None,
             others: Vec::new(),
         }
+    }
+
+    /// The exit code of a command that was run, which has said itself what was wrong.
+    #[must_use]
+    pub fn silent(code: u8) -> Self {
+        Self::new("passed", ExitKind::Passed(code), "")
     }
 
     /// A failure without an exit code of its own: 1.
@@ -153,7 +176,7 @@ impl fmt::Display for CliError {
 impl std::error::Error for CliError {}
 
 /// A text without the system's own numbers: ` (os error 13)`.
-fn plain(text: &str) -> String {
+pub(crate) fn plain(text: &str) -> String {
     let Some((before, rest)) = text.split_once(" (os error ") else { return text.to_owned() };
     let after = rest.split_once(')').map_or("", |(_, after)| after);
     format!("{before}{after}")

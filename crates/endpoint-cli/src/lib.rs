@@ -12,16 +12,26 @@ pub mod control;
 pub mod error;
 mod log;
 pub mod output;
+#[cfg(feature = "qlog")]
+mod qlog;
+#[cfg(not(feature = "qlog"))]
+#[path = "qlog_off.rs"]
+mod qlog;
 pub mod state;
 pub mod usage;
+#[cfg(feature = "http3")]
+mod web;
+#[cfg(not(feature = "http3"))]
+#[path = "web_off.rs"]
+mod web;
 
-use std::ffi::OsString;
+use std::{ffi::OsString, sync::Mutex};
 
 use clap::{Parser, error::ErrorKind::DisplayHelpOnMissingArgumentOrSubcommand};
 
 use crate::{
     args::{Args, Command},
-    commands::Context,
+    commands::{Context, Given},
     error::{CliError, Result},
     output::Output,
     state::State,
@@ -47,13 +57,18 @@ pub fn run(arguments: impl IntoIterator<Item = OsString>) -> u8 {
         }
     };
     let output = Output::new(args.global.json);
-    log::start(matches!(args.command, Command::Serve(_)), args.global.verbose);
+    let serving = matches!(args.command, Command::Serve(_));
+    log::start(serving, args.global.verbose, args.global.log_format);
     end(output, start(args, output))
 }
 
 fn start(args: Args, output: Output) -> Result<()> {
     let state = State::resolve(args.global.state.as_deref())?;
-    let context = Context { output, state, config: args.global.config };
+    let given = match args.command {
+        Command::Serve(_) => Given::take()?,
+        _ => Given::default(),
+    };
+    let context = Context { output, state, config: args.global.config, given: Mutex::new(given) };
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .enable_all()
         .build()
@@ -67,12 +82,13 @@ fn start(args: Args, output: Output) -> Result<()> {
 fn end(output: Output, result: Result<()>) -> u8 {
     match result {
         Ok(()) => 0,
+        Err(error) if error.message.is_empty() => error.exit.code(),
         Err(mut error) => {
             if error.hints.is_empty() {
                 error = error.hint("see what the command takes: endpoint help COMMAND");
             }
             output.error(&error);
-            error.exit as u8
+            error.exit.code()
         }
     }
 }

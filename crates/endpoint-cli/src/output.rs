@@ -86,6 +86,16 @@ impl Output {
         !self.json && io::stderr().is_terminal()
     }
 
+    /// Shows how far long work is, in a line that the next one replaces.
+    pub fn progress(self, line: &str) {
+        stderr(&format!("\r{line}\x1b[K"));
+    }
+
+    /// Takes that line away.
+    pub fn progress_end(self) {
+        stderr("\r\x1b[K");
+    }
+
     /// Tells why the program fails.
     pub fn error(self, error: &CliError) {
         if self.json {

@@ -59,6 +59,39 @@ impl CloseCode {
         }
     }
 
+    /// The number on HTTP/3 connections (RFC 9114 §8.1), where the nearest of its codes stands in.
+    #[must_use]
+    pub const fn http3(self) -> u32 {
+        match self {
+            // H3_NO_ERROR
+            Self::Done | Self::ShuttingDown | Self::ChallengeDone => 0x100,
+            // H3_GENERAL_PROTOCOL_ERROR
+            Self::ProtocolError => 0x101,
+            // H3_INTERNAL_ERROR
+            Self::HandlerFailed => 0x102,
+            // H3_EXCESSIVE_LOAD
+            Self::Overloaded => 0x107,
+            // H3_REQUEST_REJECTED
+            Self::NotAuthorized => 0x10b,
+            // H3_REQUEST_CANCELLED
+            Self::Revoked | Self::Expired => 0x10c,
+        }
+    }
+
+    /// What a close of an HTTP/3 connection means, as far as [`Self::http3`] says it.
+    #[must_use]
+    pub fn from_http3(number: u64) -> Option<Self> {
+        match number {
+            0x100 => Some(Self::Done),
+            0x101 => Some(Self::ProtocolError),
+            0x102 => Some(Self::HandlerFailed),
+            0x107 => Some(Self::Overloaded),
+            0x10b => Some(Self::NotAuthorized),
+            0x10c => Some(Self::Revoked),
+            _ => None,
+        }
+    }
+
     /// The code with this number, if there is one.
     #[must_use]
     pub fn from_number(number: u64) -> Option<Self> {

@@ -127,4 +127,6 @@ pub struct LinkFacts {
     pub peer: PeerKey,
     /// Where the connection came from; QUIC connections may have moved since.
     pub remote: SocketAddr,
+    /// The address and port of ours that it came to; unspecified on dialled connections.
+    pub local: SocketAddr,
 }

@@ -5,7 +5,8 @@
 //!
 //! Begin with [`Endpoint::builder`]: an identity, where to listen, who is trusted, and a [`Handler`] for each
 //! protocol. [`Endpoint::connect`] dials a [`Target`]. Both take part in the program of the README, which is
-//! compiled as a test of this crate, and in `examples/echo.rs` and `examples/pinned_dial.rs`, which run in one.
+//! compiled as a test of this crate, and in `examples/echo.rs` and `examples/pinned_dial.rs`, which run in one;
+//! so does `examples/web.rs`, a site for browsers and peers.
 
 // ground: no network, no decisions
 pub mod alpn;
@@ -32,6 +33,8 @@ mod dispatch;
 pub mod trust;
 // 6
 pub mod handler;
+#[cfg(feature = "http3")]
+pub mod http;
 
 // the whole
 pub mod endpoint;

@@ -17,7 +17,7 @@ use endpoint_tests::{
 use tokio::time::timeout;
 
 use super::{VICTIM, asks, gullible, victim};
-use crate::weak::{Form, Weak};
+use endpoint_tests::weak::{Form, Weak};
 
 /// Serves until it is dropped, and counts how many of it do.
 #[derive(Clone, Debug, Default)]
@@ -84,7 +84,9 @@ async fn a_revocation_that_races_the_handshake_leaves_nothing_alive() {
             let told = timeout(Duration::from_secs(2), connection.closed()).await;
             let told = told.unwrap_or_else(|_| panic!("try {n}, seed {seed}: not told"));
             let code = wire::close_code(&told);
-            assert!(matches!(code, Some(1 | 2)), "try {n}, seed {seed}: {told}");
+            // A busy dialler may look after a stateless reset that came behind the close: quinn gives the last.
+            let ended = matches!(code, Some(1 | 2)) || told == quinn::ConnectionError::Reset;
+            assert!(ended, "try {n}, seed {seed}: {told}");
             admitted += usize::from(opened);
             cut += usize::from(code == Some(2));
         }

@@ -6,13 +6,13 @@
 
 use serde_json::json;
 
-use super::Context;
+use super::{Context, serve::judge};
 use crate::{config::Config, error::Result};
 
-pub(super) fn check(context: &Context) -> Result<()> {
+pub(super) async fn check(context: &Context) -> Result<()> {
     context.state.check()?;
     let (config, file) = Config::load(context.config.as_deref(), &context.state)?;
-    config.check_files()?;
+    judge::all(&config).await?;
     super::trust::check_file(&context.state)?;
     let name = file.as_ref().map(|file| file.display().to_string());
     let text = match &name {

@@ -224,6 +224,13 @@ fn timed_out(host: &str) -> CliError {
 }
 
 fn unknown(host: &str) -> CliError {
+    if !host.contains(':') {
+        // Without a port it is looked for among the names of known_peers.
+        let message = format!("no known endpoint has the name `{host}`");
+        return CliError::new("peer-unknown", ExitKind::PeerUnknown, message)
+            .hint("see the names: endpoint known ls")
+            .hint(format!("or name host and port: endpoint ping {host}:4433"));
+    }
     let message = format!("the identity of {host} is not known here");
     CliError::new("peer-unknown", ExitKind::PeerUnknown, message)
         .hint(format!("accept whatever it shows this time: endpoint ping {host} --accept-new"))

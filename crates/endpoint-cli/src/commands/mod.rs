@@ -9,18 +9,26 @@ mod config;
 mod connect;
 mod conns;
 mod dial;
+#[cfg(feature = "http3")]
+mod fetch;
+#[cfg(not(feature = "http3"))]
+#[path = "fetch_off.rs"]
+mod fetch;
 mod key;
 mod kick;
 mod known;
 mod ping;
 mod probe;
+mod run;
 mod serve;
 mod status;
 mod trust;
 
-use std::path::PathBuf;
+use std::{path::PathBuf, sync::Mutex};
 
 use endpoint_core::identity::{Identity, KeyFileError, KeyText};
+
+pub use self::serve::Given;
 
 use crate::{
     args::{Command, ConfigCommand},
@@ -38,6 +46,8 @@ pub struct Context {
     pub state: State,
     /// The configuration file that was named.
     pub config: Option<PathBuf>,
+    /// Sockets that were given to listen on.
+    pub given: Mutex<Given>,
 }
 
 /// Does what was asked.
@@ -53,10 +63,12 @@ pub async fn run(command: Command, context: &Context) -> Result<()> {
         Command::Ping(args) => ping::run(args, context).await,
         Command::Dial(args) => dial::run(args, context).await,
         Command::Probe(args) => probe::run(args, context).await,
+        Command::Fetch(args) => fetch::run(args, context).await,
+        Command::Run(args) => run::run(args, context).await,
         Command::Status => status::run(context).await,
         Command::Conns => conns::run(context).await,
         Command::Kick(key) => kick::run(key, context).await,
-        Command::Config(ConfigCommand::Check) => config::check(context),
+        Command::Config(ConfigCommand::Check) => config::check(context).await,
         Command::Completions { shell } => completions::run(shell, context),
     }
 }

@@ -34,8 +34,14 @@ fn screen(status: &Value, command: impl Fn(&str) -> String) -> String {
         format!("peer         {}", text("peer")),
         format!("fingerprint  {}", text("fingerprint")),
         format!("listen       {}", text("listen")),
-        format!("state        {}", text("state")),
     ];
+    for address in list("plain_listen") {
+        lines.push(format!("redirect     http://{}/", address.as_str().unwrap_or("-")));
+    }
+    if let Some(address) = status.get("loopback_http").and_then(Value::as_str) {
+        lines.push(format!("status page  http://{address}/"));
+    }
+    lines.push(format!("state        {}", text("state")));
     let handlers: Vec<_> = list("handlers")
         .iter()
         .map(|item| format!("{} ({})", field(item, "alpn"), field(item, "access")))
@@ -79,6 +85,7 @@ mod tests {
     fn gives_a_ready_command_for_every_refused_key() {
         let status = json!({
             "version": "0.1.0", "pid": 7, "uptime_s": 3, "listen": ["127.0.0.1:1", "[::1]:1"],
+            "plain_listen": ["127.0.0.1:80"], "loopback_http": "127.0.0.1:8080",
             "counters": {"denied": 1, "kicked": 0}, "connections": 0,
             "trust": {"keys": 1, "problems": ["authorized_peers:2:1: unknown option"]},
             "refused": [{"fingerprint": "sha256:ab", "alpn": "echo/1", "remote": "127.0.0.1:9",
@@ -87,6 +94,8 @@ mod tests {
         let screen = screen(&status, |rest| format!("endpoint {rest}"));
         assert!(screen.contains("\n    endpoint trust add sha256:ab"), "{screen}");
         assert!(screen.contains("listen       127.0.0.1:1 [::1]:1\n"), "{screen}");
+        assert!(screen.contains("redirect     http://127.0.0.1:80/\n"), "{screen}");
+        assert!(screen.contains("status page  http://127.0.0.1:8080/\n"), "{screen}");
         assert!(screen.contains("since start  denied 1\n"), "{screen}");
         assert!(screen.contains("  problem    authorized_peers:2:1"), "{screen}");
     }

@@ -170,6 +170,7 @@ fn check(args: TrustCheck, context: &Context) -> Result<()> {
         server_name: None,
         peer: PeerKey::Proven(KeyKind::Raw, key),
         remote: (remote, 0).into(),
+        local: (remote, 0).into(),
     };
     let policy = Policy::new(Arc::new(parsed.grants));
     let judged = policy.judge(&facts, &access, remote, Clock::system().now());

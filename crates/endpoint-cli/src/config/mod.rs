@@ -8,6 +8,7 @@
 mod read;
 mod sections;
 pub mod value;
+pub mod web;
 
 use std::{
     fs,
@@ -21,6 +22,7 @@ use endpoint_core::{
     config::{Access, Limits, TlsIdentity},
 };
 
+use self::web::{Content, LoopbackHttp, Route};
 use crate::{
     error::{CliError, Result},
     state::State,
@@ -36,6 +38,12 @@ pub struct Config {
     pub listen: Vec<SocketAddr>,
     /// Server names and what is shown under them.
     pub sites: Vec<Site>,
+    /// Where plain HTTP redirects to https.
+    pub plain_listen: Vec<SocketAddr>,
+    /// Where plain HTTP for this machine listens.
+    pub loopback_http: LoopbackHttp,
+    /// Where qlog files go, if anywhere.
+    pub qlog: Option<PathBuf>,
     /// Which protocols are served and for whom, in order of preference.
     pub handlers: Vec<HandlerEntry>,
     /// The lowest TLS version on TCP.
@@ -54,10 +62,10 @@ impl Default for Config {
     fn default() -> Self {
         Self {
             listen: Vec::new(),
-            sites: vec![Site {
-                names: vec!["localhost".into()],
-                certificate: TlsIdentity::SelfSigned,
-            }],
+            sites: vec![Site { names: vec!["localhost".into()], ..Site::default() }],
+            plain_listen: Vec::new(),
+            loopback_http: LoopbackHttp::Default,
+            qlog: None,
             handlers: vec![
                 HandlerEntry { alpn: Alpn::ECHO_1, access: Access::default() },
                 HandlerEntry { alpn: Alpn::PING_1, access: Access::default() },
@@ -77,8 +85,29 @@ impl Default for Config {
 pub struct Site {
     /// Host names.
     pub names: Vec<String>,
-    /// What is shown under them.
-    pub certificate: TlsIdentity,
+    /// What is shown under them; `None` where the names are for plain HTTP on loopback only.
+    pub certificate: Option<TlsIdentity>,
+    /// What requests are answered with.
+    pub content: Content,
+    /// Fields that every answer carries, in lower case.
+    pub headers: Vec<(String, String)>,
+    /// Whether requests are logged.
+    pub access_log: bool,
+    /// Rules for parts of it, the longest path first.
+    pub routes: Vec<Route>,
+}
+
+impl Default for Site {
+    fn default() -> Self {
+        Self {
+            names: Vec::new(),
+            certificate: Some(TlsIdentity::SelfSigned),
+            content: Content::Welcome,
+            headers: Vec::new(),
+            access_log: false,
+            routes: Vec::new(),
+        }
+    }
 }
 
 /// A protocol and who may speak it.
@@ -97,6 +126,14 @@ pub enum TlsVersion {
     V1_2,
     /// RFC 8446.
     V1_3,
+}
+
+/// What is wrong with asking this build for qlog files, if anything is.
+pub(crate) fn without_qlog(what: &str) -> Option<CliError> {
+    let message = format!("{what} is not in this build: it needs feature `qlog`");
+    let fault = CliError::usage("not-in-this-build", message)
+        .hint("build it in: cargo build --release --features qlog");
+    (!crate::qlog::BUILT_IN).then_some(fault)
 }
 
 /// The protocols that this build can serve.
@@ -153,25 +190,6 @@ impl Config {
             None => Ok(config),
         }
     }
-
-    /// Checks what only the machine can tell: that certificates can be read.
-    ///
-    /// # Errors
-    /// The first file that cannot be read. Exit code 2.
-    pub fn check_files(&self) -> Result<()> {
-        let files = self.sites.iter().flat_map(|site| match &site.certificate {
-            TlsIdentity::X509 { cert, key } => vec![cert, key],
-            _ => Vec::new(),
-        });
-        for file in files {
-            fs::File::open(file).map_err(|error| {
-                let mut fault = CliError::io("read the certificate file", file, &error);
-                fault.exit = crate::error::ExitKind::Usage;
-                fault
-            })?;
-        }
-        Ok(())
-    }
 }
 
 #[cfg(test)]
@@ -189,6 +207,16 @@ mod tests {
         assert_eq!(config.drain_deadline, default.drain_deadline);
         assert_eq!(format!("{:?}", config.limits), format!("{:?}", default.limits));
         assert_eq!(config.connections, default.connections);
+    }
+
+    #[test]
+    fn shows_every_field_in_the_example_file() {
+        let names = sections::FIELDS.into_iter().chain(web::SITE_FIELDS).chain(web::ROUTE_FIELDS);
+        for name in names {
+            let forms = [format!("{name} = "), format!("[{name}]"), format!("[[{name}]]")];
+            let route = name == "route" && EXAMPLE.contains("[[site.route]]");
+            assert!(route || forms.iter().any(|form| EXAMPLE.contains(form)), "{name}");
+        }
     }
 
     #[test]
@@ -216,7 +244,7 @@ mod tests {
         let config = Config::parse(text, Path::new("/etc/endpoint/endpoint.toml")).unwrap();
         assert_eq!(
             config.sites.first().unwrap().certificate,
-            TlsIdentity::X509 { cert: "/etc/endpoint/c.pem".into(), key: "/k.pem".into() }
+            Some(TlsIdentity::X509 { cert: "/etc/endpoint/c.pem".into(), key: "/k.pem".into() })
         );
     }
 }

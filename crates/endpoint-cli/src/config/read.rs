@@ -62,9 +62,14 @@ impl<'t> Reader<'t> {
     /// Notes that a field or value is for a later build.
     pub(super) fn later(&mut self, span: Range<usize>, what: &str, needs: &str) {
         let message = format!("{what} is not in this build: it needs {needs}");
+        let fault = CliError::usage("not-in-this-build", message);
+        self.lacking(span, fault.hint("take it out, or run a build that has it"));
+    }
+
+    /// Notes a value that this build has no use for, with the words of `fault`.
+    pub(super) fn lacking(&mut self, span: Range<usize>, fault: CliError) {
         let place = self.place(span, "not in this build");
-        let fault = CliError::usage("not-in-this-build", message).at(place);
-        self.faults.push(fault.hint("take it out, or run a build that has it"));
+        self.faults.push(fault.at(place));
     }
 
     /// Notes every field of `table` that is neither `known` nor for a `later` build.

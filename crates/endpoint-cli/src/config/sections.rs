@@ -13,7 +13,7 @@ use toml::de::{DeTable, DeValue};
 use super::{
     Config, HANDLERS, HandlerEntry, Site, TlsVersion,
     read::{Reader, Value},
-    value,
+    value, web,
 };
 
 /// The whole file. With faults the result is of no use; the reader has them.
@@ -24,11 +24,38 @@ pub(super) fn config<'t>(reader: &mut Reader<'t>) -> Config {
     if let Some(addresses) = document.get("listen") {
         config.listen = listen(reader, addresses);
     }
+    if let Some(addresses) = document.get("plain_listen") {
+        needs_web(reader, addresses, "`plain_listen`");
+        config.plain_listen = listen(reader, addresses);
+    }
+    if let Some(value) = document.get("loopback_http") {
+        needs_web(reader, value, "`loopback_http`");
+        config.loopback_http = web::loopback(reader, value);
+    }
+    if let Some(value) = document.get("qlog") {
+        if let Some(fault) = super::without_qlog("`qlog`") {
+            reader.lacking(value.span(), fault);
+        }
+        let folder = reader.string(value, "a folder such as \"qlog\"");
+        config.qlog = folder.map(|text| reader.path(&text));
+    }
     if let Some(sites) = document.get("site") {
         let mut names = BTreeSet::new();
+        let listen = match config.listen.as_slice() {
+            [] => &value::default_listen(),
+            listen => listen,
+        };
+        let ports: Vec<u16> = listen.iter().map(std::net::SocketAddr::port).collect();
         config.sites = Vec::new();
         for value in reader.array(sites, "tables: [[site]]") {
-            config.sites.extend(site(reader, value, &mut names));
+            let found = site(reader, value, &mut names, &ports);
+            if let Some(site) = &found
+                && (site.certificate.is_none()
+                    || config.sites.iter().any(|s| s.certificate.is_some()))
+            {
+                no_addresses(reader, value);
+            }
+            config.sites.extend(found);
         }
     }
     if let Some(handlers) = document.get("handler") {
@@ -58,13 +85,19 @@ pub(super) fn config<'t>(reader: &mut Reader<'t>) -> Config {
     config
 }
 
-const FIELDS: [&str; 6] = ["listen", "site", "handler", "tls", "limits", "drain"];
-const LATER_FIELDS: [(&str, &str); 4] = [
-    ("plain_listen", "the web server"),
-    ("loopback_http", "the web server"),
-    ("store", "the certificate store"),
-    ("acme", "certificates by ACME"),
+pub(super) const FIELDS: [&str; 9] = [
+    "listen",
+    "plain_listen",
+    "loopback_http",
+    "qlog",
+    "site",
+    "handler",
+    "tls",
+    "limits",
+    "drain",
 ];
+const LATER_FIELDS: [(&str, &str); 2] =
+    [("store", "the certificate store"), ("acme", "certificates by ACME")];
 
 fn section<'t, 'v>(
     reader: &mut Reader<'t>,
@@ -92,12 +125,17 @@ fn site<'t>(
     reader: &mut Reader<'t>,
     value: &Value<'t>,
     seen: &mut BTreeSet<String>,
+    ports: &[u16],
 ) -> Option<Site> {
     let table = reader.table(value, "a table: [[site]]")?;
-    let web = "the web server";
-    let later =
-        [("root", web), ("proxy", web), ("redirect", web), ("route", web), ("webtransport", web)];
-    reader.names(table, " in [[site]]", &["names", "certificate"], &later);
+    let later = [("webtransport", "WebTransport")];
+    let known: Vec<&str> = ["names", "certificate"].into_iter().chain(web::SITE_FIELDS).collect();
+    reader.names(table, " in [[site]]", &known, &later);
+    for name in web::SITE_FIELDS {
+        if let Some(value) = table.get(name) {
+            needs_web(reader, value, &format!("`{name}`"));
+        }
+    }
     let mut names = Vec::new();
     match table.get("names") {
         None => reader.fault(value.span(), "a site lacks `names`", "this site"),
@@ -119,9 +157,40 @@ fn site<'t>(
     }
     let certificate = match table.get("certificate") {
         Some(value) => certificate(reader, value)?,
-        None => TlsIdentity::SelfSigned,
+        None => Some(TlsIdentity::SelfSigned),
     };
-    Some(Site { names, certificate })
+    let content = web::content(reader, table, &names, ports);
+    let (headers, access_log) = (web::headers(reader, table), web::access_log(reader, table));
+    Some(Site {
+        names,
+        certificate,
+        content,
+        headers,
+        access_log,
+        routes: web::routes(reader, table),
+    })
+}
+
+/// Notes names that are addresses: who names no host gets the first certificate, so they are for that site.
+fn no_addresses<'t>(reader: &mut Reader<'t>, site: &Value<'t>) {
+    let names =
+        site.get_ref().as_table().and_then(|table| table.get("names")?.get_ref().as_array());
+    for value in names.into_iter().flatten() {
+        let DeValue::String(text) = value.get_ref() else { continue };
+        if text.parse::<std::net::IpAddr>().is_ok() {
+            let message = format!(
+                "`{text}` is an address: only the first site with a certificate answers who names no host"
+            );
+            reader.fault(value.span(), message, "this name");
+        }
+    }
+}
+
+/// Notes a field that this build cannot serve.
+fn needs_web<'t>(reader: &mut Reader<'t>, value: &Value<'t>, what: &str) {
+    if !crate::web::BUILT_IN {
+        reader.later(value.span(), what, "feature `http3`, the web server");
+    }
 }
 
 /// A host name in lower case, one leading `*.` allowed.
@@ -146,13 +215,14 @@ fn host_name(text: &str) -> Result<String, String> {
     Err(format!("`{}` is not a host name such as www.example.com", text.escape_debug()))
 }
 
-fn certificate<'t>(reader: &mut Reader<'t>, value: &Value<'t>) -> Option<TlsIdentity> {
-    let expected = "\"self-signed\" or { cert = \"FILE\", key = \"FILE\" }";
+/// The inner `None` is no certificate.
+fn certificate<'t>(reader: &mut Reader<'t>, value: &Value<'t>) -> Option<Option<TlsIdentity>> {
+    let expected = "\"self-signed\", \"off\" or { cert = \"FILE\", key = \"FILE\" }";
     match value.get_ref() {
         DeValue::String(text) => match text.as_ref() {
-            "self-signed" => Some(TlsIdentity::SelfSigned),
+            "self-signed" => Some(Some(TlsIdentity::SelfSigned)),
             "auto" => later(reader, value, "certificate = \"auto\"", "certificates by ACME"),
-            "off" => later(reader, value, "certificate = \"off\"", "the web server"),
+            "off" => Some(None),
             "tailscale" => later(reader, value, "certificate = \"tailscale\"", "Tailscale"),
             _ => {
                 reader.expected(value, expected);
@@ -170,7 +240,7 @@ fn certificate<'t>(reader: &mut Reader<'t>, value: &Value<'t>) -> Option<TlsIden
             };
             let cert = reader.string(cert, "a file name")?;
             let key = reader.string(key, "a file name")?;
-            Some(TlsIdentity::X509 { cert: reader.path(&cert), key: reader.path(&key) })
+            Some(Some(TlsIdentity::X509 { cert: reader.path(&cert), key: reader.path(&key) }))
         }
         _ => {
             reader.expected(value, expected);
@@ -300,11 +370,8 @@ mod tests {
             ("[drain]\ndeadline = \"soon\"", 2, 12, "expected a time such as"),
             ("[drain]\ndeadline = 10", 2, 12, "expected a time such as"),
             ("[tls]\nmin_version = \"1.1\"", 2, 15, "expected \"1.2\" or \"1.3\""),
-            ("plain_listen = [\"[::]:80\"]", 1, 1, "`plain_listen` is not in this build"),
-            ("loopback_http = \"off\"", 1, 1, "`loopback_http` is not in this build"),
             ("[store]\nurl = \"x\"", 1, 2, "`store` is not in this build"),
             ("[acme]\ncontact = []", 1, 2, "`acme` is not in this build"),
-            ("[[site]]\nroot = \"/srv\"\nnames = [\"a\"]", 2, 1, "`root` is not in this build"),
             ("[[site]]\nnames = [\"a\"]\ncertificate = \"auto\"", 3, 15, "not in this build"),
             (
                 "[[site]]\nnames = [\"a\"]\ncertificate = \"none\"",

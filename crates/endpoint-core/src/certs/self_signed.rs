@@ -23,6 +23,7 @@ use rcgen::{
 };
 use rustls::{crypto::CryptoProvider, server::ParsedCertificate, sign::CertifiedKey};
 use rustls_pki_types::{CertificateDer, PrivateKeyDer, pem::PemObject};
+use sha2::{Digest, Sha256};
 use tracing::warn;
 use zeroize::Zeroizing;
 
@@ -81,12 +82,21 @@ fn all_names(names: &[String]) -> Result<Vec<String>, SelfSignedError> {
     Ok(all)
 }
 
+/// Where the certificate for `names` is kept; `None` if one of them cannot stand in a certificate.
+pub(crate) fn file(names: &[String], folder: &Path) -> Option<PathBuf> {
+    Some(folder.join(file_name(&all_names(names).ok()?)))
+}
+
 /// A file of their own for each set of names.
 fn file_name(names: &[String]) -> String {
     let first = names.iter().find(|name| name.parse::<IpAddr>().is_err());
     let first = first.or(names.first()).map_or("localhost", String::as_str);
     let safe = |c: char| if c.is_ascii_alphanumeric() || "-_.".contains(c) { c } else { '_' };
-    format!("self-signed-{}.pem", first.chars().map(safe).collect::<String>())
+    // Sets that begin alike are told apart by all of their names.
+    let digest = Sha256::digest(names.join("\n").as_bytes());
+    let digest =
+        digest.iter().take(4).fold(String::new(), |text, byte| format!("{text}{byte:02x}"));
+    format!("self-signed-{}-{digest}.pem", first.chars().map(safe).collect::<String>())
 }
 
 /// The kept certificate, if it covers exactly these names for a month more.
@@ -326,7 +336,7 @@ mod tests {
         };
         let mode = |path: &Path| fs::metadata(path).unwrap().permissions().mode() & 0o777;
         let first = get();
-        let path = state.join("self-signed-localhost.pem");
+        let path = file(&names(&["localhost"]), &state).unwrap();
         assert_eq!(mode(&path), 0o600);
         assert_eq!(mode(&state), 0o700);
         assert_eq!(fs::read_dir(&state).unwrap().count(), 1, "nothing is left beside it");

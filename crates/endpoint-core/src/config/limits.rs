@@ -15,9 +15,34 @@ pub struct Limits {
     pub(crate) idle_timeout: Duration,
     pub(crate) keep_alive: Duration,
     pub(crate) streams_per_connection: u32,
+    pub(crate) requests: RequestLimits,
     pub(crate) stream_window_bytes: u32,
     pub(crate) connection_window_bytes: u32,
     pub(crate) udp_buffer_bytes: usize,
+}
+
+/// How many HTTP requests may be open on a connection, and how long may each take?
+#[derive(Clone, Copy, Debug)]
+#[allow(dead_code, reason = "without HTTP nobody asks for the times")]
+pub(crate) struct RequestLimits {
+    pub(crate) at_once: u32,
+    /// From a request's first byte to the end of its header section.
+    pub(crate) header: Duration,
+    /// Silence within its body.
+    pub(crate) body_idle: Duration,
+    /// From when a client takes nothing of an answer that waits for it.
+    pub(crate) answer_idle: Duration,
+}
+
+impl Default for RequestLimits {
+    fn default() -> Self {
+        Self {
+            at_once: 100,
+            header: Duration::from_secs(10),
+            body_idle: Duration::from_secs(30),
+            answer_idle: Duration::from_secs(60),
+        }
+    }
 }
 
 impl Default for Limits {
@@ -31,6 +56,7 @@ impl Default for Limits {
             idle_timeout: Duration::from_secs(30),
             keep_alive: Duration::from_secs(8),
             streams_per_connection: 100,
+            requests: RequestLimits::default(),
             stream_window_bytes: 256 * 1024,
             connection_window_bytes: 4 * 1024 * 1024,
             udp_buffer_bytes: 4 * 1024 * 1024,
@@ -87,13 +113,45 @@ impl Limits {
         /// as far as the access rules let them in.
         streams_per_connection: u32
     );
+    /// HTTP requests that a connection may have open at one time, whoever it is. Default 100, at least 16;
+    /// over HTTP/3 it begins with 8.
+    #[must_use]
+    pub fn requests_per_connection(mut self, requests: u32) -> Self {
+        self.requests.at_once = requests;
+        self
+    }
+
+    /// Time from an HTTP request's first byte to the end of its header section. Default 10 s.
+    #[must_use]
+    pub fn request_header_deadline(mut self, deadline: Duration) -> Self {
+        self.requests.header = deadline;
+        self
+    }
+
+    /// Silence within the body of an HTTP request after which it is given up. Default 30 s.
+    #[must_use]
+    pub fn request_body_idle(mut self, silence: Duration) -> Self {
+        self.requests.body_idle = silence;
+        self
+    }
+
+    /// Time for which a client may take nothing of an answer that waits for it. Over HTTP/3 the request is
+    /// given up then; over HTTP/1.1 and HTTP/2 the connection, when the client takes nothing of it at all
+    /// (on Linux). Default 60 s.
+    #[must_use]
+    pub fn request_answer_idle(mut self, silence: Duration) -> Self {
+        self.requests.answer_idle = silence;
+        self
+    }
+
     limit!(
         /// Flow-control window of a stream in bytes (RFC 9000 §4.1). Default 256 KiB.
         stream_window_bytes: u32
     );
     limit!(
         /// Flow-control window of a connection in bytes (RFC 9000 §4.1), for accepted ones of authorised
-        /// keys and dialled ones; everybody else gets 256 KiB at most. Default 4 MiB.
+        /// keys and dialled ones; everybody else gets 256 KiB at most, and 2 MiB for answers. Default
+        /// 4 MiB.
         connection_window_bytes: u32
     );
     limit!(

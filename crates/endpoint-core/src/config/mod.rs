@@ -4,6 +4,7 @@ mod access;
 mod identity;
 mod limits;
 
+pub(crate) use self::limits::RequestLimits;
 pub use self::{
     access::{Access, Scope, ScopeError},
     identity::TlsIdentity,

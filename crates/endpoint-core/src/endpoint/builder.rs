@@ -15,7 +15,11 @@ use arc_swap::ArcSwap;
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 use super::{
-    Endpoint, Inner, Shared, certificates::Certificates, dial::Dialler, reload, serve, tcp,
+    Endpoint, Inner, Shared,
+    certificates::Certificates,
+    dial::Dialler,
+    port::{Listen, Port},
+    reload, serve, tcp,
 };
 use crate::{
     admission::Gate,
@@ -27,7 +31,7 @@ use crate::{
     handler::{Discover, Handler},
     identity::Identity,
     tls::{TcpMinimum, TlsServer},
-    transport::{self, ListenKeys},
+    transport::{self, ListenKeys, Qlog},
     trust::{AuthorizedPeers, Live},
 };
 
@@ -36,7 +40,7 @@ use crate::{
 #[must_use = "nothing happens before `bind`"]
 pub struct Builder {
     identity: Identity,
-    listen: Vec<SocketAddr>,
+    listen: Vec<Listen>,
     names: Vec<(Vec<String>, TlsIdentity)>,
     peers: AuthorizedPeers,
     routes: Registry,
@@ -48,6 +52,7 @@ pub struct Builder {
     known: Option<PathBuf>,
     tcp_minimum: TcpMinimum,
     drain_deadline: Duration,
+    qlog: Option<PathBuf>,
 }
 
 impl Builder {
@@ -66,13 +71,25 @@ impl Builder {
             known: None,
             tcp_minimum: TcpMinimum::default(),
             drain_deadline: Duration::from_secs(10),
+            qlog: None,
         }
     }
 
     /// Listens on `address`, UDP and, with feature `tcp`, TCP of one port number. Port 0 takes a free one.
     /// May be called several times.
     pub fn listen(mut self, address: SocketAddr) -> Self {
-        self.listen.push(address);
+        self.listen.push(Listen::At(address));
+        self
+    }
+
+    /// Listens on sockets that somebody else bound, as systemd does for a service that must not start as
+    /// root. `tcp` is on the same address as `udp`; without feature `tcp` it is refused.
+    pub fn listen_on(
+        mut self,
+        udp: std::net::UdpSocket,
+        tcp: Option<std::net::TcpListener>,
+    ) -> Self {
+        self.listen.push(Listen::On { udp, tcp });
         self
     }
 
@@ -150,6 +167,14 @@ impl Builder {
         self
     }
 
+    /// Writes a qlog file (draft-ietf-quic-qlog-main-schema) for each QUIC connection into `folder`: whom
+    /// it concerns can be read there, so the folder is for this user alone. At most 1,000 files of 64 MiB,
+    /// 4 GiB in all, for each start. Without feature `qlog`, [`Self::bind`] fails.
+    pub fn qlog_dir(mut self, folder: impl Into<PathBuf>) -> Self {
+        self.qlog = Some(folder.into());
+        self
+    }
+
     /// Checks everything, then listens.
     ///
     /// # Errors
@@ -164,8 +189,15 @@ impl Builder {
         let tls = TlsServer::new(&self.identity, certificates.table(), self.tcp_minimum, &offers)
             .map_err(|error| BindError::Tls(error.to_string()))?;
         let mut ports = Vec::new();
-        for address in &self.listen {
-            ports.push(Port::bind(*address, &self.limits)?);
+        let qlog = match &self.qlog {
+            Some(folder) => Some(Arc::new(
+                Qlog::start(folder)
+                    .map_err(|source| BindError::Qlog { folder: folder.clone(), source })?,
+            )),
+            None => None,
+        };
+        for listen in self.listen {
+            ports.push(Port::open(listen, &self.limits)?);
         }
         let (live, pacing) =
             Live::new(self.peers.policy(), self.clock, self.limits.connections_per_peer);
@@ -181,10 +213,10 @@ impl Builder {
             };
             let keys = keys.map_err(BindError::Secrets)?;
             let (socket, config) =
-                transport::server_endpoint(port.udp, &keys, tls.quic(), &self.limits)
+                transport::server_endpoint(port.udp, &keys, tls.quic(), &self.limits, qlog.clone())
                     .map_err(|source| BindError::socket(port.asked, "UDP", source))?;
             sockets.push(socket.clone());
-            quic.push((socket, config));
+            quic.push((socket, port.address, config));
             listeners.extend(port.tcp);
             local_addrs.push(port.address);
         }
@@ -211,44 +243,14 @@ impl Builder {
         shared.refresh_discover();
         tokio::spawn(pacing);
         tokio::spawn(reload::watch(Arc::clone(&shared)));
-        for (socket, config) in quic {
-            tokio::spawn(serve::accept_quic(Arc::clone(&shared), socket, config));
+        for (socket, local, config) in quic {
+            tokio::spawn(serve::accept_quic(Arc::clone(&shared), socket, local, config));
         }
         for listener in listeners {
             tokio::spawn(tcp::accept(Arc::clone(&shared), listener));
         }
-        let dialler = Dialler::new(self.identity, self.limits, self.known);
+        let dialler = Dialler::new(self.identity, self.limits, self.known, qlog);
         Ok(Endpoint(Arc::new(Inner { shared, dialler })))
-    }
-}
-
-/// The sockets of one port number.
-struct Port {
-    asked: SocketAddr,
-    address: SocketAddr,
-    udp: std::net::UdpSocket,
-    tcp: Option<tcp::Listener>,
-}
-
-/// Tries to find a port number that is free for UDP and TCP.
-const FREE_PORT_TRIES: usize = 16;
-
-impl Port {
-    fn bind(asked: SocketAddr, limits: &Limits) -> Result<Self, BindError> {
-        let mut tries = if asked.port() == 0 { FREE_PORT_TRIES } else { 1 };
-        loop {
-            tries -= 1;
-            let udp = transport::bind_udp(asked, limits.udp_buffer_bytes)
-                .map_err(|source| BindError::socket(asked, "UDP", source))?;
-            let address =
-                udp.local_addr().map_err(|source| BindError::socket(asked, "UDP", source))?;
-            match tcp::bind(address) {
-                Ok(tcp) => return Ok(Self { asked, address, udp, tcp }),
-                // The number was free for UDP only; take another.
-                Err(error) if error.kind() == io::ErrorKind::AddrInUse && tries > 0 => {}
-                Err(source) => return Err(BindError::socket(address, "TCP", source)),
-            }
-        }
     }
 }
 
@@ -283,6 +285,14 @@ pub enum BindError {
         /// `UDP` or `TCP`.
         carrier: &'static str,
     },
+    /// The folder for qlog files cannot be used.
+    #[error("no qlog can be written to {}: {source}", folder.display())]
+    Qlog {
+        /// The folder.
+        folder: PathBuf,
+        /// What the system said.
+        source: io::Error,
+    },
     /// The secrets of the listen address cannot be kept.
     #[error("the secrets for stateless resets and address tokens cannot be kept: {0}")]
     Secrets(io::Error),
@@ -302,7 +312,7 @@ pub enum BindError {
 }
 
 impl BindError {
-    fn socket(address: SocketAddr, carrier: &'static str, source: io::Error) -> Self {
+    pub(super) fn socket(address: SocketAddr, carrier: &'static str, source: io::Error) -> Self {
         match source.kind() {
             io::ErrorKind::AddrInUse => Self::AddressInUse { address, carrier },
             io::ErrorKind::PermissionDenied => Self::NotPermitted { address, carrier },

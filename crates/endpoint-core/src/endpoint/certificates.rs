@@ -30,6 +30,24 @@ struct Group {
     seen: Vec<Option<super::reload::Stamp>>,
     /// When a self-signed certificate is made anew.
     renew_at: Option<Timestamp>,
+    /// From when until when the one that is served is good.
+    validity: Option<(Timestamp, Timestamp)>,
+}
+
+/// What an operator sees of a certificate that is served.
+#[derive(Clone, Debug, Eq, PartialEq)]
+#[non_exhaustive]
+pub struct CertificateInfo {
+    /// The names that it is served under.
+    pub names: Vec<String>,
+    /// Where it comes from: `self-signed` or `files`.
+    pub source: &'static str,
+    /// The PEM file that holds it, if it is kept in one.
+    pub file: Option<PathBuf>,
+    /// Not good before.
+    pub not_before: Timestamp,
+    /// Not good after.
+    pub not_after: Timestamp,
 }
 
 /// The certificates of an endpoint.
@@ -51,8 +69,13 @@ impl Certificates {
         let mut kept = Vec::new();
         for (names, identity) in groups {
             let wrong = |error: String| BindError::certificate(&names, error);
-            let mut group =
-                Group { seen: stamps(&identity), names: names.clone(), identity, renew_at: None };
+            let mut group = Group {
+                seen: stamps(&identity),
+                names: names.clone(),
+                identity,
+                renew_at: None,
+                validity: None,
+            };
             let served = group.load(folder.as_deref(), now).map_err(wrong)?;
             if kept.is_empty() {
                 table.set_default(served.clone());
@@ -62,6 +85,31 @@ impl Certificates {
         }
         let table = Arc::new(CertTable::new(table));
         Ok(Self { table, groups: Mutex::new(kept), folder })
+    }
+
+    /// What is served now, in the order of the names given.
+    pub(super) fn list(&self) -> Vec<CertificateInfo> {
+        let groups = self.groups.lock().unwrap_or_else(PoisonError::into_inner);
+        let info = |group: &Group| {
+            let (not_before, not_after) = group.validity?;
+            let (source, file) = match &group.identity {
+                TlsIdentity::RawKey => return None,
+                TlsIdentity::X509 { cert, .. } => ("files", Some(cert.clone())),
+                TlsIdentity::SelfSigned => {
+                    let folder = self.folder.as_deref();
+                    let file = folder.and_then(|f| certs::self_signed::file(&group.names, f));
+                    ("self-signed", file)
+                }
+            };
+            Some(CertificateInfo {
+                names: group.names.clone(),
+                source,
+                file,
+                not_before,
+                not_after,
+            })
+        };
+        groups.iter().filter_map(info).collect()
     }
 
     pub(super) fn table(&self) -> Arc<CertTable> {
@@ -120,11 +168,13 @@ impl Group {
             TlsIdentity::X509 { cert, key } => {
                 let loaded = certs::files::load(cert, key, &self.names, &provider, now)
                     .map_err(|error| error.to_string())?;
+                self.validity = Some((loaded.validity.from, loaded.validity.until));
                 Ok(Served::X509(loaded.certified))
             }
             TlsIdentity::SelfSigned => {
                 let made = certs::self_signed::obtain(&self.names, folder, &provider, now)
                     .map_err(|error| error.to_string())?;
+                self.validity = Some((made.validity.from, made.validity.until));
                 self.renew_at = Some(certs::self_signed::renewal(made.validity));
                 Ok(Served::X509(made.certified))
             }

@@ -30,7 +30,7 @@ use crate::{
     identity::{Fingerprint, Identity},
     target::{Host, HostPort, Target},
     tls::{self, Dial, Expect, Verdict},
-    transport::{self, Link},
+    transport::{self, Link, Qlog, from_quinn},
     trust::known::KnownPeers,
 };
 
@@ -67,6 +67,7 @@ pub(super) struct Dialler {
     failures: Failures,
     v4: OnceLock<quinn::Endpoint>,
     v6: OnceLock<quinn::Endpoint>,
+    qlog: Option<Arc<Qlog>>,
 }
 
 /// Pause before the next address of a host is tried beside those under way (RFC 8305 §5).
@@ -112,9 +113,14 @@ impl Endpoint {
 }
 
 impl Dialler {
-    pub(super) fn new(identity: Identity, limits: Limits, known: Option<PathBuf>) -> Self {
+    pub(super) fn new(
+        identity: Identity,
+        limits: Limits,
+        known: Option<PathBuf>,
+        qlog: Option<Arc<Qlog>>,
+    ) -> Self {
         let (v4, v6, failures) = (OnceLock::new(), OnceLock::new(), Failures::default());
-        Self { identity, limits, known, failures, v4, v6 }
+        Self { identity, limits, known, failures, v4, v6, qlog }
     }
 
     /// Ends dialled connections: their peers are told.
@@ -273,11 +279,11 @@ impl Dialler {
             let (connection, verdict) =
                 self.shake_hands(address, host, expect, identity, offer).await?;
             let handshake = began.elapsed();
-            let link = Link::Quic(connection);
-            let first = timeout(self.limits.handshake_deadline, link.open_bi())
+            let first = timeout(self.limits.handshake_deadline, connection.open_bi())
                 .await
                 .map_err(|_| ConnectError::Timeout { host: host.to_string() })?;
-            match first {
+            let link = Link::quic(connection, *alpn == Alpn::H3);
+            match first.map_err(from_quinn) {
                 Ok(first) => {
                     let facts = facts(&link, expect, &verdict, identity, alpn, address);
                     return Ok(Connection::dialled(link, facts, Some(first), handshake));
@@ -304,7 +310,11 @@ impl Dialler {
         let dial = tls::dial_config(expect, identity, alpns).map_err(setup)?;
         let mut config = quinn::ClientConfig::new(dial.quic().map_err(setup)?);
         let Dial { server_name, verdict, .. } = dial;
-        config.transport_config(transport::client_transport(&self.limits, address));
+        config.transport_config(transport::client_transport(
+            &self.limits,
+            address,
+            self.qlog.as_deref(),
+        ));
         let socket = self.socket(address)?;
         let connecting = socket
             .connect_with(config, address, &server_name)
@@ -352,6 +362,10 @@ fn facts(
         server_name: name,
         peer: verdict.proven().map_or(PeerKey::None, |(kind, key)| PeerKey::Proven(kind, key)),
         remote,
+        local: match remote {
+            SocketAddr::V4(_) => (std::net::Ipv4Addr::UNSPECIFIED, 0).into(),
+            SocketAddr::V6(_) => (std::net::Ipv6Addr::UNSPECIFIED, 0).into(),
+        },
     }
 }
 

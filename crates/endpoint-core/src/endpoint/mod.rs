@@ -6,6 +6,9 @@ mod builder;
 mod certificates;
 mod dial;
 mod failures;
+#[cfg(feature = "http3")]
+mod http;
+mod port;
 mod probe;
 mod refusal;
 mod reload;
@@ -30,6 +33,7 @@ use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 pub use self::{
     builder::{BindError, Builder},
+    certificates::CertificateInfo,
     dial::{DialOptions, GivenRoots, Roots},
     failures::FailureKind,
     probe::{ProbeReport, ProbedIdentity},
@@ -135,6 +139,12 @@ impl Endpoint {
     #[must_use]
     pub fn connections(&self) -> Vec<ConnectionInfo> {
         self.0.shared.live.snapshot().iter().map(|entry| entry.info()).collect()
+    }
+
+    /// The certificates that are served, in the order of their names in the builder.
+    #[must_use]
+    pub fn certificates(&self) -> Vec<CertificateInfo> {
+        self.0.shared.certificates.list()
     }
 
     /// Ends every live connection of `key`, which stays authorised. Gives how many.

@@ -1,6 +1,6 @@
 //! The way of a connection: transport → admission → tls → dispatch → trust → handler.
 
-use std::{panic::AssertUnwindSafe, sync::Arc, thread, time::Duration};
+use std::{net::SocketAddr, panic::AssertUnwindSafe, sync::Arc, thread, time::Duration};
 
 use futures_util::FutureExt;
 use tokio::time::{Instant, timeout_at};
@@ -9,6 +9,7 @@ use tracing::{Instrument, Span, debug, debug_span, error, field};
 use super::Shared;
 use crate::{
     admission::{ConnectionSlot, Slot, Verdict, Who},
+    alpn::Alpn,
     close::CloseCode,
     dispatch::Route,
     event::{Event, RefusedKey},
@@ -20,7 +21,12 @@ use crate::{
 };
 
 /// Takes the first packets of one UDP socket until the endpoint ends.
-pub(super) async fn accept_quic(shared: Arc<Shared>, socket: quinn::Endpoint, config: Accepting) {
+pub(super) async fn accept_quic(
+    shared: Arc<Shared>,
+    socket: quinn::Endpoint,
+    local: SocketAddr,
+    config: Accepting,
+) {
     loop {
         let incoming = tokio::select! {
             () = shared.ended.cancelled() => return,
@@ -34,7 +40,8 @@ pub(super) async fn accept_quic(shared: Arc<Shared>, socket: quinn::Endpoint, co
         match shared.gate.admit(validated, incoming.may_retry()) {
             Verdict::Admit(slot) => {
                 let remote = incoming.remote_address();
-                let path = quic(Arc::clone(&shared), incoming, config.from(remote), slot);
+                let config = config.from(remote, &incoming.orig_dst_cid());
+                let path = quic(Arc::clone(&shared), incoming, local, config, slot);
                 let span = conn_span(Carrier::Quic, remote);
                 shared.connections.spawn(path.instrument(span));
             }
@@ -55,12 +62,13 @@ pub(super) async fn accept_quic(shared: Arc<Shared>, socket: quinn::Endpoint, co
 async fn quic(
     shared: Arc<Shared>,
     incoming: quinn::Incoming,
+    local: SocketAddr,
     config: Arc<quinn::ServerConfig>,
     slot: Slot,
 ) {
     let began = Instant::now();
     // Boxed, because its state is large and a connection would keep the room for it all its life.
-    let shaken = Box::pin(shake(&shared, incoming, config, slot, began)).await;
+    let shaken = Box::pin(shake(&shared, incoming, local, config, slot, began)).await;
     if let Some((link, facts)) = shaken {
         established_link(shared, link, facts, began.elapsed()).await;
     }
@@ -70,6 +78,7 @@ async fn quic(
 async fn shake(
     shared: &Shared,
     incoming: quinn::Incoming,
+    mut local: SocketAddr,
     config: Arc<quinn::ServerConfig>,
     slot: Slot,
     began: Instant,
@@ -91,7 +100,12 @@ async fn shake(
     let remote = connection.remote_address();
     let established =
         connection.handshake_data().and_then(|data| data.downcast::<Handshake>().ok());
-    let link = Link::Quic(connection.clone());
+    // A socket on all addresses learns from each packet which one it came to.
+    if let Some(ip) = connection.local_ip() {
+        local.set_ip(ip.to_canonical());
+    }
+    let http3 = established.as_ref().is_some_and(|made| made.alpn == Alpn::H3);
+    let link = Link::quic(connection.clone(), http3);
     let Some(handshake) = established else {
         link.close(CloseCode::ProtocolError);
         return failed(&"the handshake left no facts");
@@ -111,6 +125,7 @@ async fn shake(
         server_name: handshake.server_name,
         peer,
         remote,
+        local,
     };
     Some((link, facts))
 }
@@ -174,7 +189,12 @@ async fn run(
         link.widen(shared.limits.connection_window_bytes);
     }
     // Where a key was asked for, the client waits for stream credit: it is the server's yes.
-    let limit = if authorised { shared.limits.streams_per_connection } else { 0 };
+    let limit = match &facts.alpn {
+        // RFC 9114 §6.1: at least 100 requests should be permitted at one time.
+        http if http.is_http() => shared.limits.requests.at_once,
+        _ if authorised => shared.limits.streams_per_connection,
+        _ => 0,
+    };
     let credit = StreamCredit::new(&link, limit, facts.profile.asks());
     let counters = &shared.observer.counters;
     counters.permitted.add(1);
@@ -194,6 +214,7 @@ async fn run(
         watch.clone(),
         shared.draining.clone(),
         handshake,
+        shared.limits.requests,
     );
     // A handler need not be an `async fn`: it can panic before it gives a future.
     let serving = async { route.handler().serve(connection, permit).await };
@@ -287,7 +308,7 @@ fn one_line(text: &dyn std::fmt::Display) -> String {
 const MAX_LOGGED_CHARS: usize = 200;
 
 /// The one span of a connection; fields are filled as facts appear.
-pub(super) fn conn_span(carrier: Carrier, remote: std::net::SocketAddr) -> Span {
+pub(super) fn conn_span(carrier: Carrier, remote: SocketAddr) -> Span {
     debug_span!(
         "conn",
         id = field::Empty,

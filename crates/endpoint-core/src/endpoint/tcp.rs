@@ -30,6 +30,12 @@ pub(super) fn bind(address: SocketAddr) -> io::Result<Option<Listener>> {
     tcp::bind_tcp(address).map(Some)
 }
 
+/// Takes a listener that somebody else bound.
+pub(super) fn given(listener: std::net::TcpListener) -> io::Result<Option<Listener>> {
+    listener.set_nonblocking(true)?;
+    Ok(Some(listener))
+}
+
 /// Takes connections until the endpoint begins to shut down; then the listener closes, so that the
 /// kernel refuses newcomers at once.
 pub(super) async fn accept(shared: Arc<Shared>, listener: Listener) {
@@ -57,6 +63,7 @@ pub(super) async fn accept(shared: Arc<Shared>, listener: Listener) {
 async fn tls_over_tcp(shared: Arc<Shared>, accepted: Accepted, slot: Slot) {
     let began = Instant::now();
     let Accepted { stream, remote } = accepted;
+    let Ok(local) = stream.local_addr() else { return };
     let deadline = began + shared.limits.handshake_deadline;
     let (stream, handshake, peer) =
         match timeout_at(deadline, tls::tcp::accept_tcp(&shared.tls, stream)).await {
@@ -65,6 +72,9 @@ async fn tls_over_tcp(shared: Arc<Shared>, accepted: Accepted, slot: Slot) {
             Err(_) => return shared.handshake_failed(&"the deadline passed"),
         };
     drop(slot);
+    if handshake.alpn.is_http() {
+        tcp::end_when_not_taken(stream.get_ref().0, shared.limits.requests.answer_idle);
+    }
     let facts = LinkFacts {
         id: shared.live.next_id(),
         carrier: Carrier::Tcp,
@@ -73,6 +83,7 @@ async fn tls_over_tcp(shared: Arc<Shared>, accepted: Accepted, slot: Slot) {
         server_name: handshake.server_name,
         peer,
         remote,
+        local,
     };
     let link = Link::from(TcpLink::new(stream, remote, false));
     serve::established_link(shared, link, facts, began.elapsed()).await;

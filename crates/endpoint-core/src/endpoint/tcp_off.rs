@@ -18,6 +18,10 @@ pub(super) fn bind(_address: SocketAddr) -> io::Result<Option<Listener>> {
     Ok(None)
 }
 
+pub(super) fn given(_: std::net::TcpListener) -> io::Result<Option<Listener>> {
+    Err(io::Error::new(io::ErrorKind::Unsupported, "this build has no TLS over TCP"))
+}
+
 pub(super) async fn accept(_shared: Arc<Shared>, listener: Listener) {
     match listener {}
 }

@@ -3,6 +3,9 @@
 //! Streams keep quinn's verbs. On accepted connections each new stream asks first whether the peer is
 //! still allowed.
 
+#[cfg(feature = "http3")]
+mod bridge;
+
 use std::{
     fmt,
     net::SocketAddr,
@@ -16,9 +19,10 @@ use tokio_util::sync::CancellationToken;
 use crate::{
     alpn::Alpn,
     close::CloseCode,
+    config::RequestLimits,
     error::LinkError,
     facts::{Carrier, KeyKind, LinkFacts, PeerKey},
-    transport::{Link, RecvStream, SendStream, StreamCredit},
+    transport::{Link, QuicLink, RecvStream, SendStream, StreamCredit},
     trust::Watch,
 };
 
@@ -33,11 +37,17 @@ struct Inner {
     facts: LinkFacts,
     /// On accepted connections: whether the peer is still allowed.
     watch: Option<Watch>,
+    /// Of HTTP requests on it.
+    #[allow(dead_code, reason = "without HTTP nobody asks for them")]
+    requests: RequestLimits,
     draining: CancellationToken,
     /// On dialled connections: the stream whose opening was the server's yes.
-    first: Mutex<Option<(SendStream, RecvStream)>>,
+    first: Mutex<Option<FirstStream>>,
     handshake: Duration,
 }
+
+/// A stream that quinn opened.
+pub(crate) type FirstStream = (quinn::SendStream, quinn::RecvStream);
 
 impl Connection {
     pub(crate) fn accepted(
@@ -47,20 +57,23 @@ impl Connection {
         watch: Watch,
         draining: CancellationToken,
         handshake: Duration,
+        requests: RequestLimits,
     ) -> Self {
         let first = Mutex::new(None);
         let (credit, watch) = (Some(credit), Some(watch));
-        Self(Arc::new(Inner { link, credit, facts, watch, draining, first, handshake }))
+        Self(Arc::new(Inner { link, credit, facts, watch, requests, draining, first, handshake }))
     }
 
     pub(crate) fn dialled(
         link: Link,
         facts: LinkFacts,
-        first: Option<(SendStream, RecvStream)>,
+        first: Option<FirstStream>,
         handshake: Duration,
     ) -> Self {
         let (draining, first) = (CancellationToken::new(), Mutex::new(first));
-        Self(Arc::new(Inner { link, credit: None, facts, watch: None, draining, first, handshake }))
+        let requests = RequestLimits::default();
+        let (credit, watch) = (None, None);
+        Self(Arc::new(Inner { link, credit, facts, watch, requests, draining, first, handshake }))
     }
 
     /// Opens a bidirectional stream; waits while the peer allows no more.
@@ -69,11 +82,14 @@ impl Connection {
     /// [`LinkError`] if the connection ended, or the carrier is TCP and its one stream is taken.
     pub async fn open_bi(&self) -> Result<(SendStream, RecvStream), LinkError> {
         self.check()?;
-        let first = self.0.first.lock().unwrap_or_else(PoisonError::into_inner).take();
-        match first {
-            Some(streams) => Ok(streams),
+        match self.take_first() {
+            Some((send, recv)) => Ok((SendStream::quic(send), RecvStream::quic(recv))),
             None => self.0.link.open_bi().await,
         }
+    }
+
+    fn take_first(&self) -> Option<FirstStream> {
+        self.0.first.lock().unwrap_or_else(PoisonError::into_inner).take()
     }
 
     /// Waits for the peer to open a bidirectional stream. On TCP the one stream is given once.
@@ -201,7 +217,7 @@ impl Connection {
     #[must_use]
     pub fn quic(&self) -> Option<&quinn::Connection> {
         match &self.0.link {
-            Link::Quic(connection) => {
+            Link::Quic(QuicLink { connection, .. }) => {
                 if let Some(credit) = &self.0.credit {
                     credit.all(&self.0.link);
                 }

@@ -36,10 +36,12 @@ pub(crate) struct Offer {
 }
 
 impl Offer {
-    fn on(&self, carrier: Carrier) -> bool {
+    /// Whether it may be negotiated over that carrier. The names of HTTP say their carrier: `h3` is
+    /// HTTP over QUIC (RFC 9114 §3.1), the others are HTTP over TLS on TCP (RFC 9113 §3.2).
+    pub(crate) fn on(&self, carrier: Carrier) -> bool {
         match carrier {
-            Carrier::Quic => true,
-            Carrier::Tcp => self.tcp,
+            Carrier::Quic => self.alpn != Alpn::H2 && self.alpn != Alpn::HTTP_1_1,
+            Carrier::Tcp => self.tcp && self.alpn != Alpn::H3,
         }
     }
 
@@ -112,7 +114,7 @@ mod tests {
     use crate::tls::{hello::parse, tests::hello::Builder};
 
     fn offer(name: &str, class: AlpnClass) -> Offer {
-        Offer { alpn: name.parse().unwrap(), class, tcp: !matches!(name, "h3" | "files/1") }
+        Offer { alpn: name.parse().unwrap(), class, tcp: name != "files/1" }
     }
 
     fn offers() -> Vec<Offer> {
@@ -156,22 +158,22 @@ mod tests {
             (&'static [u8], &'static [u8], &'static [&'static str], &'static str, &'static str);
         let rows: &[Row] = &[
             (&[], &[], &["h3"], "x509+none h3", "120"),
-            (&[], &[], &["h2", "http/1.1"], "x509+none h2", "x509+none h2"),
+            (&[], &[], &["h2", "http/1.1"], "120", "x509+none h2"),
             (&[], &[], &["discover/1"], "x509+none discover/1", "x509+none discover/1"),
             (&[0], &[0], &["h3", "h2"], "x509+none h3", "x509+none h2"),
             (&[2], &[], &["discover/1"], "raw+none discover/1", "raw+none discover/1"),
-            (&[2], &[], &["h2"], "raw+none h2", "raw+none h2"),
+            (&[2], &[], &["h2"], "120", "raw+none h2"),
             (&[0, 2], &[2, 0], &["echo/1"], "raw+raw echo/1", "raw+raw echo/1"),
             (&[2], &[2], &["files/1"], "raw+raw files/1", "120"),
-            (&[2], &[2], &["h2"], "raw+raw h2", "raw+raw h2"),
+            (&[2], &[2], &["h2"], "120", "raw+raw h2"),
             (&[], &[2], &["echo/1"], "x509+raw echo/1", "x509+raw echo/1"),
             (&[], &[0, 2], &["h2", "echo/1"], "x509+raw echo/1", "x509+raw echo/1"),
             (&[], &[], &["echo/1"], "x509+x509 echo/1", "x509+x509 echo/1"),
             (&[2], &[], &["echo/1"], "raw+x509 echo/1", "raw+x509 echo/1"),
             (&[], &[0], &["discover/1", "echo/1"], "x509+x509 echo/1", "x509+x509 echo/1"),
             // A browser name beside a peer's: never asked, and the peer's is out of reach.
-            (&[], &[], &["echo/1", "h2"], "x509+none h2", "x509+none h2"),
-            (&[], &[], &["echo/1", "http/1.1"], "x509+none http/1.1", "x509+none http/1.1"),
+            (&[], &[], &["echo/1", "h2"], "120", "x509+none h2"),
+            (&[], &[], &["echo/1", "http/1.1"], "120", "x509+none http/1.1"),
             (&[2], &[], &["echo/1", "h3"], "raw+none h3", "120"),
             // Nothing fits.
             (&[], &[], &["nothing/1"], "120", "120"),
@@ -194,7 +196,8 @@ mod tests {
         for http in ["h3", "h2", "http/1.1"] {
             for more in ["echo/1", "files/1", "discover/1", "nothing/1"] {
                 for protocols in [[http, more], [more, http]] {
-                    let answer = chosen(&hello(&[], &[0], &protocols), Carrier::Quic);
+                    let carrier = if http == "h3" { Carrier::Quic } else { Carrier::Tcp };
+                    let answer = chosen(&hello(&[], &[0], &protocols), carrier);
                     // The server's order puts discover/1 first; the profile is the same.
                     assert_eq!(answer.split_whitespace().next(), Some("x509+none"));
                 }

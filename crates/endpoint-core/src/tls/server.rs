@@ -112,7 +112,7 @@ impl TlsServer {
                     continue;
                 }
                 for carrier in [Carrier::Quic, Carrier::Tcp] {
-                    if carrier == Carrier::Tcp && !offer.tcp {
+                    if !offer.on(carrier) {
                         continue;
                     }
                     let key = (carrier, profile, offer.alpn.clone());

@@ -15,11 +15,24 @@ use crate::{close::CloseCode, error::LinkError, facts::Carrier};
 /// A live connection on either carrier. Cheap to clone; the clones are one connection.
 #[derive(Clone, Debug)]
 pub(crate) enum Link {
-    Quic(quinn::Connection),
+    Quic(QuicLink),
     Tcp(Arc<TcpLink>),
 }
 
+/// A QUIC connection, and whose close codes it uses.
+#[derive(Clone, Debug)]
+pub(crate) struct QuicLink {
+    pub(crate) connection: quinn::Connection,
+    /// HTTP/3 has codes of its own (RFC 9114 §8.1).
+    http3: bool,
+}
+
 impl Link {
+    /// `http3` says that the protocol is HTTP/3.
+    pub(crate) fn quic(connection: quinn::Connection, http3: bool) -> Self {
+        Self::Quic(QuicLink { connection, http3 })
+    }
+
     pub(crate) fn carrier(&self) -> Carrier {
         match self {
             Self::Quic(_) => Carrier::Quic,
@@ -30,14 +43,14 @@ impl Link {
     /// Where the other side is now; a QUIC peer may have moved (RFC 9000 §9).
     pub(crate) fn remote(&self) -> SocketAddr {
         match self {
-            Self::Quic(connection) => connection.remote_address(),
+            Self::Quic(QuicLink { connection, .. }) => connection.remote_address(),
             Self::Tcp(link) => link.remote(),
         }
     }
 
     pub(crate) async fn open_bi(&self) -> Result<(SendStream, RecvStream), LinkError> {
         match self {
-            Self::Quic(connection) => {
+            Self::Quic(QuicLink { connection, .. }) => {
                 let (send, recv) = connection.open_bi().await.map_err(from_quinn)?;
                 Ok((SendStream::quic(send), RecvStream::quic(recv)))
             }
@@ -48,7 +61,7 @@ impl Link {
     /// On TCP the first call gives the link's one stream and later ones wait for its end.
     pub(crate) async fn accept_bi(&self) -> Result<(SendStream, RecvStream), LinkError> {
         match self {
-            Self::Quic(connection) => {
+            Self::Quic(QuicLink { connection, .. }) => {
                 let (send, recv) = connection.accept_bi().await.map_err(from_quinn)?;
                 Ok((SendStream::quic(send), RecvStream::quic(recv)))
             }
@@ -61,7 +74,7 @@ impl Link {
 
     pub(crate) async fn open_uni(&self) -> Result<SendStream, LinkError> {
         match self {
-            Self::Quic(connection) => {
+            Self::Quic(QuicLink { connection, .. }) => {
                 connection.open_uni().await.map(SendStream::quic).map_err(from_quinn)
             }
             Self::Tcp(_) => Err(LinkError::Unsupported("unidirectional stream")),
@@ -70,7 +83,7 @@ impl Link {
 
     pub(crate) async fn accept_uni(&self) -> Result<RecvStream, LinkError> {
         match self {
-            Self::Quic(connection) => {
+            Self::Quic(QuicLink { connection, .. }) => {
                 connection.accept_uni().await.map(RecvStream::quic).map_err(from_quinn)
             }
             Self::Tcp(link) => Err(link.closed().await),
@@ -79,7 +92,7 @@ impl Link {
 
     pub(crate) fn send_datagram(&self, datagram: Bytes) -> Result<(), LinkError> {
         match self {
-            Self::Quic(connection) => {
+            Self::Quic(QuicLink { connection, .. }) => {
                 connection.send_datagram(datagram).map_err(|error| match error {
                     quinn::SendDatagramError::ConnectionLost(error) => from_quinn(error),
                     other => LinkError::Lost(other.to_string()),
@@ -91,7 +104,9 @@ impl Link {
 
     pub(crate) async fn read_datagram(&self) -> Result<Bytes, LinkError> {
         match self {
-            Self::Quic(connection) => connection.read_datagram().await.map_err(from_quinn),
+            Self::Quic(QuicLink { connection, .. }) => {
+                connection.read_datagram().await.map_err(from_quinn)
+            }
             Self::Tcp(link) => Err(link.closed().await),
         }
     }
@@ -99,7 +114,7 @@ impl Link {
     /// The largest datagram that can be sent now, in bytes; `None` where there are none.
     pub(crate) fn max_datagram_bytes(&self) -> Option<usize> {
         match self {
-            Self::Quic(connection) => connection.max_datagram_size(),
+            Self::Quic(QuicLink { connection, .. }) => connection.max_datagram_size(),
             Self::Tcp(_) => None,
         }
     }
@@ -107,7 +122,12 @@ impl Link {
     /// Ends the connection at once; the peer is told the code and no more.
     pub(crate) fn close(&self, code: CloseCode) {
         match self {
-            Self::Quic(connection) => connection.close(code.number().into(), b""),
+            Self::Quic(QuicLink { connection, http3: false }) => {
+                connection.close(code.number().into(), b"");
+            }
+            Self::Quic(QuicLink { connection, http3: true }) => {
+                connection.close(code.http3().into(), b"");
+            }
             Self::Tcp(link) => link.close(code),
         }
     }
@@ -115,28 +135,29 @@ impl Link {
     /// Waits until the connection has ended.
     pub(crate) async fn closed(&self) -> LinkError {
         match self {
-            Self::Quic(connection) => from_quinn(connection.closed().await),
+            Self::Quic(QuicLink { connection, .. }) => from_quinn(connection.closed().await),
             Self::Tcp(link) => link.closed().await,
         }
     }
 
     /// Lets the peer open `count` bidirectional streams at one time.
     pub(crate) fn grant_streams(&self, count: u32) {
-        if let Self::Quic(connection) = self {
+        if let Self::Quic(QuicLink { connection, .. }) = self {
             connection.set_max_concurrent_bi_streams(count.into());
         }
     }
 
-    /// Lets the peer have `bytes` in flight on all streams together.
+    /// Lets `bytes` be in flight on all streams together, each way.
     pub(crate) fn widen(&self, bytes: u32) {
-        if let Self::Quic(connection) = self {
+        if let Self::Quic(QuicLink { connection, .. }) = self {
             connection.set_receive_window(bytes.into());
+            connection.set_send_window(bytes.into());
         }
     }
 
     pub(crate) fn rtt(&self) -> Option<Duration> {
         match self {
-            Self::Quic(connection) => Some(connection.rtt()),
+            Self::Quic(QuicLink { connection, .. }) => Some(connection.rtt()),
             Self::Tcp(_) => None,
         }
     }
@@ -144,7 +165,7 @@ impl Link {
     /// Bytes sent and received: UDP payloads on QUIC, TLS plain text on TCP.
     pub(crate) fn bytes(&self) -> (u64, u64) {
         match self {
-            Self::Quic(connection) => {
+            Self::Quic(QuicLink { connection, .. }) => {
                 let stats = connection.stats();
                 (stats.udp_tx.bytes, stats.udp_rx.bytes)
             }
@@ -160,11 +181,14 @@ impl From<Arc<TcpLink>> for Link {
 }
 
 /// What quinn says, in our words.
-pub(super) fn from_quinn(error: quinn::ConnectionError) -> LinkError {
+pub(crate) fn from_quinn(error: quinn::ConnectionError) -> LinkError {
     match error {
         quinn::ConnectionError::ApplicationClosed(close) => {
             let code = close.error_code.into_inner();
-            CloseCode::from_number(code).map_or(LinkError::ClosedByPeer(code), LinkError::Closed)
+            // The two sets of numbers do not overlap.
+            CloseCode::from_number(code)
+                .or_else(|| CloseCode::from_http3(code))
+                .map_or(LinkError::ClosedByPeer(code), LinkError::Closed)
         }
         quinn::ConnectionError::LocallyClosed => LinkError::Closed(CloseCode::Done),
         quinn::ConnectionError::Reset => LinkError::PeerRestarted,

@@ -6,6 +6,11 @@
 mod credit;
 mod keys;
 mod link;
+#[cfg(feature = "qlog")]
+mod qlog;
+#[cfg(not(feature = "qlog"))]
+#[path = "qlog_off.rs"]
+mod qlog;
 mod quic;
 mod stream;
 #[cfg(feature = "tcp")]
@@ -20,6 +25,7 @@ pub use self::stream::{RecvStream, SendStream};
 pub(crate) use self::{
     credit::StreamCredit,
     keys::ListenKeys,
-    link::{Link, without_peers_text},
+    link::{Link, QuicLink, from_quinn, without_peers_text},
+    qlog::Qlog,
     quic::{Accepting, bind_udp, client_endpoint, client_transport, server_endpoint},
 };

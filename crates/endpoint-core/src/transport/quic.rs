@@ -4,10 +4,10 @@
 
 use std::{io, net::SocketAddr, sync::Arc};
 
-use quinn::{IdleTimeout, ServerConfig, TransportConfig, VarInt};
+use quinn::{ConnectionId, IdleTimeout, ServerConfig, TransportConfig, VarInt};
 use socket2::{Domain, Protocol, Socket, Type};
 
-use super::{credit::INITIAL_STREAMS, keys::ListenKeys};
+use super::{Qlog, credit::INITIAL_STREAMS, keys::ListenKeys};
 use crate::config::Limits;
 
 /// Unidirectional streams open to a peer: HTTP/3 wants three at once (RFC 9114 §6.2), and one to spare.
@@ -23,6 +23,8 @@ const INCOMING_BUFFER_BYTES: u64 = 8 * 1024 * 1024;
 /// Bytes that a connection may make us hold before its key is known to be authorised: ten thousand
 /// strangers that fill their windows must not take all memory.
 const STRANGERS_WINDOW_BYTES: u32 = 256 * 1024;
+/// Bytes sent to it that may wait for its acknowledgements: 20 MB/s at a round trip of 100 ms.
+const STRANGERS_SEND_WINDOW_BYTES: u32 = 2 * 1024 * 1024;
 /// UDP payload that passes every path of Ethernet size: 1500 less the IPv6 and UDP headers.
 const ETHERNET_MTU: u16 = 1452;
 
@@ -57,12 +59,21 @@ fn udp_socket(
 pub(crate) struct Accepting {
     loopback: Arc<ServerConfig>,
     others: Arc<ServerConfig>,
+    /// Where traces go; a traced connection has a configuration of its own.
+    qlog: Option<(Arc<Qlog>, Limits)>,
 }
 
 impl Accepting {
     /// For a connection from `remote`.
-    pub(crate) fn from(&self, remote: SocketAddr) -> Arc<ServerConfig> {
-        Arc::clone(if is_loopback(remote) { &self.loopback } else { &self.others })
+    pub(crate) fn from(&self, remote: SocketAddr, id: &ConnectionId) -> Arc<ServerConfig> {
+        let loopback = is_loopback(remote);
+        let kept = if loopback { &self.loopback } else { &self.others };
+        let Some((qlog, limits)) = &self.qlog else { return Arc::clone(kept) };
+        let mut transport = strangers_transport(limits, loopback);
+        qlog.trace(&mut transport, |_| format!("{id}_server"));
+        let mut config = ServerConfig::clone(kept);
+        config.transport_config(Arc::new(transport));
+        Arc::new(config)
     }
 }
 
@@ -72,9 +83,17 @@ fn is_loopback(remote: SocketAddr) -> bool {
 
 /// The transport parameters of a dialled connection to `remote`, which keeps itself alive so that it
 /// meets a stateless reset when the other side was restarted.
-pub(crate) fn client_transport(limits: &Limits, remote: SocketAddr) -> Arc<TransportConfig> {
+pub(crate) fn client_transport(
+    limits: &Limits,
+    remote: SocketAddr,
+    qlog: Option<&Qlog>,
+) -> Arc<TransportConfig> {
     let mut config = transport(limits, is_loopback(remote));
     config.keep_alive_interval(Some(limits.keep_alive));
+    if let Some(qlog) = qlog {
+        let port = remote.port();
+        qlog.trace(&mut config, |number| format!("{}-{port}-{number}_client", remote.ip()));
+    }
     Arc::new(config)
 }
 
@@ -101,10 +120,13 @@ fn transport(limits: &Limits, loopback: bool) -> TransportConfig {
 }
 
 /// The transport parameters of accepted connections, until a permit widens them.
-fn strangers_transport(limits: &Limits, loopback: bool) -> Arc<TransportConfig> {
+fn strangers_transport(limits: &Limits, loopback: bool) -> TransportConfig {
     let mut config = transport(limits, loopback);
-    config.receive_window(limits.connection_window_bytes.min(STRANGERS_WINDOW_BYTES).into());
-    Arc::new(config)
+    let most = |bytes: u32| limits.connection_window_bytes.min(bytes);
+    config
+        .receive_window(most(STRANGERS_WINDOW_BYTES).into())
+        .send_window(most(STRANGERS_SEND_WINDOW_BYTES).into());
+    config
 }
 
 /// A quinn endpoint that listens on `socket`.
@@ -113,23 +135,26 @@ pub(crate) fn server_endpoint(
     keys: &ListenKeys,
     crypto: Arc<dyn quinn_proto::crypto::ServerConfig>,
     limits: &Limits,
+    qlog: Option<Arc<Qlog>>,
 ) -> io::Result<(quinn::Endpoint, Accepting)> {
     let mut others = ServerConfig::with_crypto(crypto);
     others
-        .transport_config(strangers_transport(limits, false))
+        .transport_config(Arc::new(strangers_transport(limits, false)))
         .token_key(Arc::clone(&keys.token))
         .max_incoming(MAX_INCOMING)
         .incoming_buffer_size_total(INCOMING_BUFFER_BYTES)
         .migration(true);
     let mut loopback = others.clone();
-    loopback.transport_config(strangers_transport(limits, true));
+    loopback.transport_config(Arc::new(strangers_transport(limits, true)));
     let endpoint = quinn::Endpoint::new(
         keys.endpoint_config(),
         Some(others.clone()),
         socket,
         Arc::new(quinn::TokioRuntime),
     )?;
-    Ok((endpoint, Accepting { loopback: Arc::new(loopback), others: Arc::new(others) }))
+    let qlog = qlog.map(|qlog| (qlog, limits.clone()));
+    let (loopback, others) = (Arc::new(loopback), Arc::new(others));
+    Ok((endpoint, Accepting { loopback, others, qlog }))
 }
 
 /// A quinn endpoint that only dials, with keys of its own.

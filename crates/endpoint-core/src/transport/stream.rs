@@ -226,6 +226,24 @@ impl AsyncWrite for SendStream {
         }
     }
 
+    fn poll_write_vectored(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        bytes: &[io::IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        match &mut self.get_mut().sender {
+            Sender::Quic(stream) => AsyncWrite::poll_write_vectored(Pin::new(stream), cx, bytes),
+            Sender::Tcp(half) => Pin::new(half).poll_write_vectored(cx, bytes),
+        }
+    }
+
+    fn is_write_vectored(&self) -> bool {
+        match &self.sender {
+            Sender::Quic(stream) => AsyncWrite::is_write_vectored(stream),
+            Sender::Tcp(half) => half.is_write_vectored(),
+        }
+    }
+
     fn poll_flush(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         match &mut self.get_mut().sender {
             Sender::Quic(stream) => AsyncWrite::poll_flush(Pin::new(stream), cx),

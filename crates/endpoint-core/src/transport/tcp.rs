@@ -58,6 +58,19 @@ pub(crate) fn tune(stream: &TcpStream) {
     let _ = SockRef::from(stream).set_tcp_keepalive(&probes);
 }
 
+/// Ends the connection when the peer takes nothing of what waits for it for so long. A peer that is slow and
+/// takes something, however little, stays.
+#[cfg(any(target_os = "linux", target_os = "android"))]
+pub(crate) fn end_when_not_taken(stream: &TcpStream, idle: Duration) {
+    // TCP_USER_TIMEOUT counts while the peer's window is closed too, and whole milliseconds; 0 turns it off.
+    let idle = idle.max(Duration::from_millis(1));
+    let _ = SockRef::from(stream).set_tcp_user_timeout(Some(idle));
+}
+
+/// Other systems have no such option.
+#[cfg(not(any(target_os = "linux", target_os = "android")))]
+pub(crate) fn end_when_not_taken(_stream: &TcpStream, _idle: Duration) {}
+
 /// Silence after which the kernel asks whether the peer is still there, and the pause between two asks;
 /// after nine without an answer the link ends.
 const KEEP_ALIVE: Duration = Duration::from_secs(15);

@@ -125,6 +125,14 @@ impl<T> Half<T> {
             false => LinkError::Closed(CloseCode::NotAuthorized).into(),
         }
     }
+
+    fn written(&self, polled: Poll<io::Result<usize>>) -> Poll<io::Result<usize>> {
+        if let Poll::Ready(Ok(sent)) = &polled {
+            self.link.sent.fetch_add(*sent as u64, Ordering::Relaxed);
+        }
+        // A write can meet the refusal before a read does.
+        polled.map_err(|error| self.meaning(error))
+    }
 }
 
 impl<T> Drop for Half<T> {
@@ -170,11 +178,21 @@ impl<T: AsyncWrite + Unpin> AsyncWrite for Half<T> {
     ) -> Poll<io::Result<usize>> {
         self.poll_end(cx)?;
         let polled = Pin::new(&mut self.half).poll_write(cx, bytes);
-        if let Poll::Ready(Ok(sent)) = &polled {
-            self.link.sent.fetch_add(*sent as u64, Ordering::Relaxed);
-        }
-        // A write can meet the refusal before a read does.
-        polled.map_err(|error| self.meaning(error))
+        self.written(polled)
+    }
+
+    fn poll_write_vectored(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        bytes: &[io::IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        self.poll_end(cx)?;
+        let polled = Pin::new(&mut self.half).poll_write_vectored(cx, bytes);
+        self.written(polled)
+    }
+
+    fn is_write_vectored(&self) -> bool {
+        self.half.is_write_vectored()
     }
 
     fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
@@ -199,6 +217,18 @@ impl AsyncWrite for TcpSend {
         bytes: &[u8],
     ) -> Poll<io::Result<usize>> {
         Pin::new(&mut self.0).poll_write(cx, bytes)
+    }
+
+    fn poll_write_vectored(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        bytes: &[io::IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        Pin::new(&mut self.0).poll_write_vectored(cx, bytes)
+    }
+
+    fn is_write_vectored(&self) -> bool {
+        self.0.is_write_vectored()
     }
 
     fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {

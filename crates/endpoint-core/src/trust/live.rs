@@ -16,7 +16,10 @@ use std::{
 
 use arc_swap::ArcSwap;
 use jiff::Timestamp;
-use tokio::{sync::mpsc, time::Instant};
+use tokio::{
+    sync::{mpsc, watch},
+    time::Instant,
+};
 use tokio_util::sync::CancellationToken;
 
 use super::policy::{Approval, Denial, Permit, Policy};
@@ -43,6 +46,8 @@ pub(crate) struct Live {
     table: Mutex<Table>,
     closes: mpsc::UnboundedSender<(Link, CloseCode)>,
     next_id: AtomicU64,
+    /// Told at each change of the set and once a second: requests are judged apart from connections.
+    changed: watch::Sender<()>,
 }
 
 #[derive(Debug, Default)]
@@ -84,6 +89,7 @@ impl Live {
             table: Mutex::default(),
             closes,
             next_id: AtomicU64::new(1),
+            changed: watch::Sender::new(()),
         });
         (live, pace(queue))
     }
@@ -127,12 +133,16 @@ impl Live {
     /// Swaps the set and judges every connection again. Gives how many it ended.
     pub(crate) fn set_policy(&self, policy: Policy) -> usize {
         self.policy.store(Arc::new(policy));
-        self.judge_all(|_| true)
+        let ended = self.judge_all(|_| true);
+        self.changed.send_replace(());
+        ended
     }
 
     /// Judges again those whose answer depends on time or address.
     pub(crate) fn tick(&self) -> usize {
-        self.judge_all(|entry| entry.watched.load(Ordering::Acquire))
+        let ended = self.judge_all(|entry| entry.watched.load(Ordering::Acquire));
+        self.changed.send_replace(());
+        ended
     }
 
     fn judge_all(&self, which: impl Fn(&Entry) -> bool) -> usize {
@@ -395,6 +405,9 @@ async fn pace(mut queue: mpsc::UnboundedReceiver<(Link, CloseCode)>) {
         next = Instant::now() + STEP;
     }
 }
+
+#[cfg(feature = "http3")]
+mod requests;
 
 // The connections of these tests are TCP links over pipes in memory.
 #[cfg(test)]

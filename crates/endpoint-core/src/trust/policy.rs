@@ -310,6 +310,7 @@ mod tests {
             server_name: None,
             peer,
             remote: format!("{HOME}:1").parse().unwrap(),
+            local: "127.0.0.1:1".parse().unwrap(),
         }
     }
 

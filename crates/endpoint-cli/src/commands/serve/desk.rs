@@ -2,6 +2,8 @@
 //!
 //! Answers in the JSON that `status --json`, `conns --json` and the `trust` commands print.
 
+use std::net::SocketAddr;
+
 use endpoint_core::{
     endpoint::Endpoint,
     trust::{AuthorizedPeers, ConnectionInfo, authorized, file::read_trust_file},
@@ -9,7 +11,7 @@ use endpoint_core::{
 use serde_json::{Value, json};
 use tokio::time::Instant;
 
-use super::peer_uri;
+use super::ready::{Listeners, peer_uri};
 use crate::{
     control::{Desk, protocol::Request},
     state::State,
@@ -21,18 +23,31 @@ pub(super) struct FrontDesk {
     endpoint: Endpoint,
     peers: AuthorizedPeers,
     state: State,
+    listeners: Listeners,
     started: Instant,
 }
 
 impl FrontDesk {
-    pub(super) fn new(endpoint: Endpoint, peers: AuthorizedPeers, state: State) -> Self {
-        Self { endpoint, peers, state, started: Instant::now() }
+    pub(super) fn new(
+        endpoint: Endpoint,
+        peers: AuthorizedPeers,
+        state: State,
+        listeners: Listeners,
+    ) -> Self {
+        Self { endpoint, peers, state, listeners, started: Instant::now() }
     }
 
-    fn status(&self) -> Value {
+    /// Every live connection, as `conns --json` prints it.
+    pub(super) fn connections(&self) -> Vec<Value> {
+        self.endpoint.connections().iter().map(connection).collect()
+    }
+
+    pub(super) fn status(&self) -> Value {
         let endpoint = &self.endpoint;
         let fingerprint = endpoint.fingerprint();
-        let listen: Vec<String> = endpoint.local_addrs().iter().map(ToString::to_string).collect();
+        let texts = |addresses: &[SocketAddr]| -> Vec<String> {
+            addresses.iter().map(ToString::to_string).collect()
+        };
         let handlers: Vec<Value> = endpoint
             .handlers()
             .into_iter()
@@ -48,6 +63,7 @@ impl FrontDesk {
                     "remote": key.remote.to_string(),
                     "reason": key.reason,
                     "at": super::super::time_text(key.at),
+                    "allow": self.state.command(&format!("trust add {}", key.fingerprint)),
                 })
             })
             .collect();
@@ -59,7 +75,10 @@ impl FrontDesk {
             "state": self.state.folder().to_string_lossy(),
             "fingerprint": fingerprint.to_string(),
             "peer": peer_uri(fingerprint, endpoint.local_addrs()),
-            "listen": listen,
+            "listen": texts(endpoint.local_addrs()),
+            "udp_alone": texts(&self.listeners.udp_alone),
+            "loopback_http": self.listeners.loopback.map(|address| address.to_string()),
+            "plain_listen": texts(&self.listeners.redirects),
             "handlers": handlers,
             "connections": endpoint.connections().len(),
             "trust": {
@@ -102,7 +121,7 @@ impl Desk for FrontDesk {
     async fn answer(&self, request: Request) -> Result<Vec<Value>, String> {
         Ok(match request {
             Request::Status => vec![self.status()],
-            Request::Connections => self.endpoint.connections().iter().map(connection).collect(),
+            Request::Connections => self.connections(),
             Request::Kick(key) => vec![json!({"closed": self.endpoint.kick(&key)})],
             Request::Live(key) => {
                 let of_key = |info: &&ConnectionInfo| info.peer == Some(key);

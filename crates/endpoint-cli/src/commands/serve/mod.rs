@@ -1,7 +1,7 @@
 //! Run the endpoint.
 //!
-//! Everything that can be wrong is checked before anything is bound: folder, claim, configuration,
-//! trust, key, limits. Then it listens, tells how to reach it, and waits for signals: SIGHUP
+//! Everything that can be wrong is checked before the endpoint is bound: folder, claim, configuration,
+//! trust, key, sites, limits. Then it listens, tells how to reach it, and waits for signals: SIGHUP
 //! reloads, SIGTERM and SIGINT drain, a second one ends at once.
 
 #[cfg(feature = "tcp")]
@@ -10,48 +10,81 @@ mod carriers;
 #[path = "carriers_off.rs"]
 mod carriers;
 mod desk;
+mod files;
+mod given;
+pub(super) mod judge;
+#[cfg(feature = "http3")]
+mod local;
+#[cfg(not(feature = "http3"))]
+#[path = "local_off.rs"]
+mod local;
+mod manager;
+mod ports;
+mod ready;
 mod refusals;
 
-use std::{net::SocketAddr, sync::Arc};
+use std::{
+    net::SocketAddr,
+    sync::{Arc, PoisonError},
+};
 
 use endpoint_core::{
     alpn::Alpn,
-    config::Limits,
     endpoint::{BindError, Builder, Endpoint},
     handler::{Echo, Ping},
-    identity::Fingerprint,
     trust::AuthorizedPeers,
 };
-use serde_json::json;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 
-use self::desk::FrontDesk;
+pub use self::given::Given;
+use self::{
+    desk::FrontDesk,
+    local::{Facts, Local},
+    manager::Manager,
+    ready::Listeners,
+};
 use super::Context;
 use crate::{
     args::Serve,
-    config::{Config, TlsVersion, value},
+    config::{self, Config, Site, TlsVersion, value, web::Content},
     control::{self, Claim},
     error::{CliError, ExitKind, Result, io_cause},
+    web::Web,
 };
 
 pub(super) async fn run(args: Serve, context: &Context) -> Result<()> {
-    if args.root.is_some() {
-        let message = "`--root` is not in this build: it needs the web server";
-        return Err(CliError::usage("not-in-this-build", message)
-            .hint("leave it out: endpoint serve, or run a build that has it"));
-    }
     let state = &context.state;
     state.check()?;
-    let (config, _) = Config::load(context.config.as_deref(), state)?;
-    config.check_files()?;
+    let (mut config, _) = Config::load(context.config.as_deref(), state)?;
+    content(&args, &mut config)?;
+    if let Some(fault) = args.qlog.as_ref().and_then(|_| config::without_qlog("`--qlog`")) {
+        return Err(fault);
+    }
+    judge::certificates(&config).await?;
     super::trust::check_file(state)?;
     state.make()?;
     let claim = Claim::take(state)?;
     let identity = super::identity(state)?;
     let peers = AuthorizedPeers::watch(state.authorized())
         .map_err(|error| super::trust::start_fault(&error, state))?;
-    let listen = addresses(&args, &config, context);
-    let limits = limits(&config, context);
+    let given = std::mem::take(&mut *context.given.lock().unwrap_or_else(PoisonError::into_inner));
+    let listen = match given.ports.is_empty() {
+        true => addresses(&args, &config, context),
+        false => given.ports.iter().filter_map(|(udp, _)| udp.local_addr().ok()).collect(),
+    };
+    if given.is_empty() {
+        ports::clashes(&listen, &config)?;
+    } else {
+        tracing::info!(ports = given.ports.len(), plain = given.plain.len(), "sockets were given");
+    }
+    let udp_alone = given.udp_alone();
+    // Bound before the sites are judged: an upstream must be none of these.
+    let local = Local::bind(&config, given.plain, &listen)?;
+    let listeners = Listeners { udp_alone, ..local.listeners() };
+    let plain = listeners.loopback.iter().chain(&listeners.redirects);
+    let own = listen.iter().chain(plain).copied().collect();
+    let (limits, files) = files::limits(&config, local.count(), context);
+    let web = Web::prepare(&config.sites, &ports::own(own, &config.sites), files)?;
     let mut signals = Signals::new()?;
     let builder = Endpoint::builder(identity)
         .authorized(peers.clone())
@@ -59,28 +92,69 @@ pub(super) async fn run(args: Serve, context: &Context) -> Result<()> {
         .known_peers(state.known())
         .limits(limits)
         .drain_deadline(config.drain_deadline);
-    let builder = listen.iter().fold(builder, |builder, address| builder.listen(*address));
+    let builder = match given.ports.is_empty() {
+        true => listen.iter().fold(builder, |builder, address| builder.listen(*address)),
+        false => given.ports.into_iter().fold(builder, |b, (udp, tcp)| b.listen_on(udp, tcp)),
+    };
+    let builder = match args.qlog.or(config.qlog.clone()) {
+        Some(folder) => builder.qlog_dir(folder),
+        None => builder,
+    };
     let builder = config
         .sites
         .iter()
-        .fold(builder, |builder, site| builder.server_names(&site.names, site.certificate.clone()));
+        .filter_map(|site| Some((&site.names, site.certificate.clone()?)))
+        .fold(builder, |builder, (names, certificate)| builder.server_names(names, certificate));
     let builder = match config.min_tls {
         TlsVersion::V1_2 => builder,
         TlsVersion::V1_3 => builder.tls13_only(),
     };
-    let endpoint =
-        handlers(builder, &config).bind().await.map_err(|error| bind_fault(&error, context))?;
-    let desk = Arc::new(FrontDesk::new(endpoint.clone(), peers, state.clone()));
+    let endpoint = web
+        .attach(handlers(builder, &config))
+        .bind()
+        .await
+        .map_err(|error| bind_fault(&error, context))?;
+    let desk = Arc::new(FrontDesk::new(endpoint.clone(), peers, state.clone(), listeners.clone()));
+    let facts = Facts::new(endpoint.clone(), Arc::clone(&desk));
+    let port = ready::port_of_tcp(&endpoint, &listeners).unwrap_or(443);
+    let local = local.start(&web, port, facts, &config.limits)?;
     let control = tokio::spawn(control::serve(claim.socket(), desk)?);
-    tell_ready(&endpoint, context)?;
+    ready::tell(&endpoint, &web, &listeners, context)?;
+    let manager = Manager::ready(&format!("serving {}", endpoint.fingerprint()));
     tokio::select! {
         () = wait(&endpoint, &mut signals) => {}
         () = refusals::tell(&endpoint, state) => {}
     }
+    Manager::stopping();
     let ended = drain(&endpoint, &mut signals).await;
+    drop(manager);
+    local.end();
     control.abort();
     drop(claim);
     ended
+}
+
+/// `--root` and `--proxy` give the first site its content.
+fn content(args: &Serve, config: &mut Config) -> Result<()> {
+    let asked = match (&args.root, args.proxy.as_slice()) {
+        (None, []) => return Ok(()),
+        (Some(folder), _) => Content::Root { folder: folder.clone(), listing: true },
+        (None, upstreams) => Content::Proxy(upstreams.to_vec()),
+    };
+    if !crate::web::BUILT_IN {
+        let message = "`--root` and `--proxy` are not in this build: they need feature `http3`";
+        return Err(CliError::usage("not-in-this-build", message)
+            .hint("leave it out: endpoint serve, or run a build that has it"));
+    }
+    match config.sites.first_mut() {
+        Some(site) => site.content = asked,
+        None => config.sites.push(Site {
+            names: vec!["localhost".into()],
+            content: asked,
+            ..Site::default()
+        }),
+    }
+    Ok(())
 }
 
 fn handlers(builder: Builder, config: &Config) -> Builder {
@@ -99,11 +173,10 @@ fn handlers(builder: Builder, config: &Config) -> Builder {
 
 /// Flag, else file, else loopback; a machine without IPv6 gets loopback on IPv4 alone.
 fn addresses(args: &Serve, config: &Config, context: &Context) -> Vec<SocketAddr> {
-    if !args.listen.is_empty() {
-        return args.listen.clone();
-    }
-    if !config.listen.is_empty() {
-        return config.listen.clone();
+    for asked in [&args.listen, &config.listen] {
+        if !asked.is_empty() {
+            return asked.clone();
+        }
     }
     let mut addresses = value::default_listen().to_vec();
     if std::net::UdpSocket::bind((std::net::Ipv6Addr::LOCALHOST, 0)).is_err() {
@@ -111,76 +184,6 @@ fn addresses(args: &Serve, config: &Config, context: &Context) -> Vec<SocketAddr
         addresses.retain(SocketAddr::is_ipv4);
     }
     addresses
-}
-
-/// Raises the limit on open files and holds the connections to what it allows: each over TCP
-/// takes one.
-fn limits(config: &Config, context: &Context) -> Limits {
-    let files = rlimit::increase_nofile_limit(u64::MAX).unwrap_or(u64::MAX);
-    let (room, handshakes) =
-        shares(usize::try_from(files).unwrap_or(usize::MAX), config.handshakes);
-    if room >= config.connections {
-        return config.limits.clone();
-    }
-    let message = format!(
-        "{files} open files do not suffice for {} connections: taking at most {room}",
-        config.connections
-    );
-    let wanted =
-        config.connections.saturating_add(config.handshakes).saturating_add(FILES_KEPT_BACK);
-    context.output.warning(
-        &message,
-        &[format!("raise it: ulimit -n {wanted}, or LimitNOFILE={wanted} in the unit")],
-    );
-    config.limits.clone().connections(room).handshakes_in_flight(handshakes)
-}
-
-/// Connections and handshakes that may hold a file each. Without files left over, the trust file could
-/// not be read when it changes, and then nobody is let in.
-fn shares(files: usize, handshakes: usize) -> (usize, usize) {
-    let handshakes = handshakes.min(files / 4).max(1);
-    (files.saturating_sub(FILES_KEPT_BACK).saturating_sub(handshakes).max(1), handshakes)
-}
-
-/// Files for everything but connections: listeners, key and trust files, the control socket.
-const FILES_KEPT_BACK: usize = 128;
-
-fn tell_ready(endpoint: &Endpoint, context: &Context) -> Result<()> {
-    let fingerprint = endpoint.fingerprint();
-    let addresses: Vec<String> = endpoint.local_addrs().iter().map(ToString::to_string).collect();
-    let peer = peer_uri(fingerprint, endpoint.local_addrs());
-    let output = context.output;
-    if output.is_json() {
-        output.object(&json!({
-            "event": "ready",
-            "listen": addresses,
-            "fingerprint": fingerprint.to_string(),
-            "peer": peer,
-            "urls": [],
-            "pid": std::process::id(),
-        }))?;
-    }
-    output.say(&format!("listening    {} ({})", addresses.join(" "), carriers::LISTENING));
-    output.say(&format!("peer         {peer}"));
-    output.say(&format!("fingerprint  {fingerprint}"));
-    output.say(&format!("state        {}", context.state.folder().display()));
-    output.say(&format!("next         elsewhere: endpoint ping {peer}"));
-    tracing::debug!(listen = %addresses.join(" "), "ready");
-    Ok(())
-}
-
-/// How a peer on this machine names this endpoint; others put a name of this machine in.
-fn peer_uri(fingerprint: Fingerprint, addresses: &[SocketAddr]) -> String {
-    let text = fingerprint.to_string();
-    let hex = text.strip_prefix("sha256:").unwrap_or(&text);
-    let Some(mut address) = addresses.first().copied() else { return String::new() };
-    if address.ip().is_unspecified() {
-        match address {
-            SocketAddr::V4(_) => address.set_ip(std::net::Ipv4Addr::LOCALHOST.into()),
-            SocketAddr::V6(_) => address.set_ip(std::net::Ipv6Addr::LOCALHOST.into()),
-        }
-    }
-    format!("peer://{hex}@{address}")
 }
 
 /// The signals that concern the endpoint. Caught before it is ready, so that none is lost.
@@ -219,8 +222,10 @@ async fn wait(endpoint: &Endpoint, signals: &mut Signals) {
         tokio::select! {
             _ = signals.hangup.recv() => {
                 tracing::info!("reload asked for by SIGHUP");
+                Manager::reloading();
                 // The library logs what came of it.
                 let _reload = endpoint.reload().await;
+                Manager::reloaded();
             }
             _ = signals.interrupt.recv() => return,
             _ = signals.terminate.recv() => return,
@@ -268,36 +273,11 @@ fn bind_fault(error: &BindError, context: &Context) -> CliError {
             let check = context.state.command("config check");
             CliError { exit: ExitKind::Usage, ..fault }.hint(format!("check the files: {check}"))
         }
+        BindError::Qlog { .. } => CliError { exit: ExitKind::Usage, ..told("qlog") }
+            .hint("name a folder that can be written to: endpoint serve --qlog DIR"),
         BindError::Socket { .. } => {
             told("addr").hint("see this machine's addresses: ip -brief address")
         }
         _ => told("bind"),
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn leaves_files_for_trust_whatever_connections_and_handshakes_take() {
-        for files in [64, 256, 1024, 4096, 65_536] {
-            let (connections, handshakes) = shares(files, 512);
-            assert!(connections >= 1 && handshakes >= 1);
-            if files > 2 * FILES_KEPT_BACK {
-                assert!(connections + handshakes + FILES_KEPT_BACK <= files, "{files}");
-            }
-        }
-        assert_eq!(shares(65_536, 512), (65_536 - 512 - FILES_KEPT_BACK, 512));
-    }
-
-    #[test]
-    fn names_itself_by_an_address_that_can_be_dialled() {
-        let key = Fingerprint::from_bytes([0xab; 32]);
-        let hex = "ab".repeat(32);
-        let uri = |address: &str| peer_uri(key, &[address.parse().unwrap()]);
-        assert_eq!(uri("0.0.0.0:4433"), format!("peer://{hex}@127.0.0.1:4433"));
-        assert_eq!(uri("[::]:4433"), format!("peer://{hex}@[::1]:4433"));
-        assert_eq!(uri("192.0.2.7:1"), format!("peer://{hex}@192.0.2.7:1"));
     }
 }

@@ -160,6 +160,9 @@ fn profiles_that_ask_issue_no_tickets() {
             Client::new(kind, &["echo/1"]),
         ] {
             for carrier in [Carrier::Quic, Carrier::Tcp] {
+                if carrier == Carrier::Quic && client.alpns == ["h2"] {
+                    continue;
+                }
                 let drawer = Arc::new(OneDrawer::default());
                 let (mut config, _) = client.config();
                 config.resumption = Resumption::store(drawer.clone());

@@ -56,6 +56,7 @@ fn arrive_as(live: &Arc<Live>, n: u8, access: Access, carrier: Carrier) -> Guard
         server_name: None,
         peer: PeerKey::Proven(KeyKind::Raw, key(n)),
         remote,
+        local: remote,
     };
     let link = Link::from(TcpLink::new(ours, remote, false));
     live.register(facts, access, link)

@@ -9,7 +9,7 @@ use std::{
     },
 };
 
-use endpoint_tests::wire::{self, Signs};
+use crate::wire::{self, Signs};
 use rustls::{
     DigitallySignedStruct, DistinguishedName, Error, ServerConfig, SignatureScheme,
     client::danger::HandshakeSignatureValid,
@@ -29,7 +29,8 @@ use tokio::{
 use tokio_rustls::TlsAcceptor;
 
 /// The one protocol name of a weak server is whatever the client offers of these.
-const PROTOCOLS: [&[u8]; 5] = [b"public/1", b"enroll/1", b"peer/1", b"scoped/1", b"loopback/1"];
+const PROTOCOLS: [&[u8]; 8] =
+    [b"public/1", b"enroll/1", b"peer/1", b"scoped/1", b"loopback/1", b"h3", b"h2", b"http/1.1"];
 
 /// Which mistakes a server makes.
 #[derive(Clone, Copy, Debug)]
@@ -117,12 +118,12 @@ impl Weak {
 
     /// The CertificateVerify signatures that clients sent.
     pub fn signatures(&self) -> Vec<Vec<u8>> {
-        self.memory.signatures.lock().unwrap().clone()
+        self.memory.signatures.lock().expect("a lock").clone()
     }
 
     /// What its application was asked so far, over QUIC.
     pub fn seen(&self) -> Vec<Seen> {
-        self.seen.lock().unwrap().clone()
+        self.seen.lock().expect("a lock").clone()
     }
 }
 
@@ -144,7 +145,7 @@ async fn serve_quic(quic: quinn::Endpoint, seen: Arc<Mutex<Vec<Seen>>>) {
                 let shown = connection.peer_identity();
                 let chain = shown.and_then(|c| c.downcast::<Vec<CertificateDer<'_>>>().ok());
                 let leaf = chain.and_then(|c| c.first().map(|leaf| leaf.to_vec()));
-                seen.lock().unwrap().push(Seen { leaf, early: recv.is_0rtt() });
+                seen.lock().expect("a lock").push(Seen { leaf, early: recv.is_0rtt() });
                 let _ = send.write_all(&bytes).await;
                 let _ = send.finish();
             }
@@ -255,7 +256,7 @@ impl ClientCertVerifier for Gullible {
         cert: &CertificateDer<'_>,
         signed: &DigitallySignedStruct,
     ) -> Result<HandshakeSignatureValid, Error> {
-        self.memory.signatures.lock().unwrap().push(signed.signature().to_vec());
+        self.memory.signatures.lock().expect("a lock").push(signed.signature().to_vec());
         if !self.checks_signature {
             return Ok(HandshakeSignatureValid::assertion());
         }

@@ -1,0 +1,100 @@
+//! How many connections do the open files allow?
+
+use endpoint_core::config::Limits;
+
+use super::Context;
+use crate::config::{Config, web::Content};
+
+/// Files for everything but connections: listeners, key and trust files, the control socket.
+const KEPT_BACK: usize = 128;
+/// Files for the connections of one plain listener, which takes no more of them at one time.
+const OF_A_PLAIN_LISTENER: usize = 256;
+
+/// Raises the limit on open files and holds the connections to what it allows: each over TCP takes one.
+/// `plain` is the number of plain listeners. Gives also how many requests may have a file open.
+pub(super) fn limits(config: &Config, plain: usize, context: &Context) -> (Limits, usize) {
+    let files = rlimit::increase_nofile_limit(u64::MAX).unwrap_or(u64::MAX);
+    let files = usize::try_from(files).unwrap_or(usize::MAX);
+    let idle = upstreams(config).saturating_mul(IDLE_OF_AN_UPSTREAM);
+    let plain = plain.saturating_mul(OF_A_PLAIN_LISTENER);
+    // However few there are, connections get half of them.
+    let kept = KEPT_BACK.saturating_add(plain.saturating_add(idle).min(files / 2));
+    let each = files_of_a_connection(config);
+    let (room, handshakes) = shares(files, config.handshakes, kept, each);
+    if room >= config.connections {
+        return (config.limits.clone(), room);
+    }
+    let message = format!(
+        "{files} open files do not suffice for {} connections: taking at most {room}",
+        config.connections
+    );
+    let wanted = config
+        .connections
+        .saturating_mul(each)
+        .saturating_add(config.handshakes)
+        .saturating_add(kept);
+    context.output.warning(
+        &message,
+        &[format!("raise it: ulimit -n {wanted}, or LimitNOFILE={wanted} in the unit")],
+    );
+    (config.limits.clone().connections(room).handshakes_in_flight(handshakes), room)
+}
+
+/// Connections that lie idle between this program and each upstream.
+const IDLE_OF_AN_UPSTREAM: usize = 64;
+
+fn upstreams(config: &Config) -> usize {
+    let of = |content: &Content| match content {
+        Content::Proxy(upstreams) => upstreams.len(),
+        _ => 0,
+    };
+    config.sites.iter().map(|site| of(&site.content)).sum()
+}
+
+/// One, and one more where requests take files: those that are sent, or connections to upstreams.
+fn files_of_a_connection(config: &Config) -> usize {
+    let takes = |content: &Content| matches!(content, Content::Root { .. } | Content::Proxy(_));
+    if config.sites.iter().any(|site| takes(&site.content)) { 2 } else { 1 }
+}
+
+/// Connections and handshakes that may hold files, `each` connection so many, where `kept` are kept back.
+/// Without files left over, the trust file could not be read when it changes, and then nobody is let in.
+fn shares(files: usize, handshakes: usize, kept: usize, each: usize) -> (usize, usize) {
+    let handshakes = handshakes.min(files / 4).max(1);
+    let rest = files.saturating_sub(kept).saturating_sub(handshakes);
+    ((rest / each.max(1)).max(1), handshakes)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::Site;
+
+    #[test]
+    fn leaves_files_for_trust_whatever_connections_and_handshakes_take() {
+        for files in [64, 256, 1024, 4096, 65_536] {
+            for (plain, each) in [(0, 1), (1, 1), (1, 2), (3, 2)] {
+                let kept = KEPT_BACK + plain * OF_A_PLAIN_LISTENER;
+                let (connections, handshakes) = shares(files, 512, kept, each);
+                assert!(connections >= 1 && handshakes >= 1);
+                if files > 2 * kept {
+                    assert!(connections * each + handshakes + kept <= files, "{files} {plain}");
+                }
+            }
+        }
+        assert_eq!(shares(65_536, 512, KEPT_BACK, 1), (65_536 - 512 - 128, 512));
+        assert_eq!(shares(65_536, 512, 384, 2), ((65_536 - 512 - 384) / 2, 512));
+    }
+
+    #[test]
+    fn counts_what_a_request_takes() {
+        let with = |content| Config {
+            sites: vec![Site { content, ..Site::default() }],
+            ..Config::default()
+        };
+        let folder = Content::Root { folder: "/".into(), listing: false };
+        assert_eq!(files_of_a_connection(&with(folder)), 2);
+        assert_eq!(files_of_a_connection(&with(Content::Proxy(Vec::new()))), 2);
+        assert_eq!(files_of_a_connection(&with(Content::Welcome)), 1);
+    }
+}

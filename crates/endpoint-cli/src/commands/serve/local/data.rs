@@ -1,0 +1,66 @@
+//! What do the status page and the metrics show?
+
+use std::sync::Arc;
+
+use endpoint_core::{
+    clock::Clock,
+    endpoint::{CertificateInfo, Endpoint},
+    event::Event,
+};
+use serde_json::{Value, json};
+use tokio::sync::{Semaphore, broadcast};
+
+use super::super::desk::FrontDesk;
+
+/// Readers of the event feed at one time.
+const READERS: usize = 16;
+
+/// The endpoint as the page sees it: nothing here changes anything.
+#[derive(Clone, Debug)]
+pub(in super::super) struct Facts {
+    endpoint: Endpoint,
+    desk: Arc<FrontDesk>,
+    readers: Arc<Semaphore>,
+}
+
+impl Facts {
+    pub(in super::super) fn new(endpoint: Endpoint, desk: Arc<FrontDesk>) -> Self {
+        Self { endpoint, desk, readers: Arc::new(Semaphore::new(READERS)) }
+    }
+
+    pub(super) fn endpoint(&self) -> &Endpoint {
+        &self.endpoint
+    }
+
+    /// All that the page shows, as `/status.json` gives it.
+    pub(super) fn all(&self) -> Value {
+        let mut status = self.desk.status();
+        let now = Clock::system().now();
+        let certificates: Vec<Value> =
+            self.endpoint.certificates().iter().map(|info| certificate(info, now)).collect();
+        if let Some(fields) = status.as_object_mut() {
+            fields.insert("certificates".into(), certificates.into());
+            fields.insert("live".into(), self.desk.connections().into());
+        }
+        status
+    }
+
+    /// What happens from now on, and the place among the readers; `None` if there are too many.
+    pub(super) fn events(
+        &self,
+    ) -> Option<(broadcast::Receiver<Event>, tokio::sync::OwnedSemaphorePermit)> {
+        let place = Arc::clone(&self.readers).try_acquire_owned().ok()?;
+        Some((self.endpoint.events(), place))
+    }
+}
+
+fn certificate(info: &CertificateInfo, now: jiff::Timestamp) -> Value {
+    let days = info.not_after.duration_since(now).as_hours() / 24;
+    json!({
+        "names": info.names,
+        "source": info.source,
+        "not_before": info.not_before.to_string(),
+        "not_after": info.not_after.to_string(),
+        "days_left": days,
+    })
+}

@@ -1,0 +1,149 @@
+//! The endpoint in numbers, as Prometheus reads them.
+
+use std::{collections::BTreeMap, fmt};
+
+use axum::body::Body;
+use endpoint_core::{alpn::Alpn, facts::Carrier};
+use http::{HeaderValue, StatusCode, header};
+use prometheus_client::{
+    collector::Collector,
+    encoding::{DescriptorEncoder, EncodeMetric, text::encode},
+    metrics::{counter::ConstCounter, gauge::ConstGauge},
+    registry::{Registry, Unit},
+};
+
+use super::Facts;
+use crate::web::{Refusal, Response};
+
+/// All metrics at this moment.
+pub(super) fn text(facts: &Facts) -> Response {
+    let mut registry = Registry::with_prefix("endpoint");
+    registry.register_collector(Box::new(Snapshot(facts.clone())));
+    let mut text = String::new();
+    if encode(&mut text, &registry).is_err() {
+        return Refusal::status(StatusCode::INTERNAL_SERVER_ERROR).into();
+    }
+    let mut response = Response::new(Body::from(text));
+    let kind = "application/openmetrics-text; version=1.0.0; charset=utf-8";
+    response.headers_mut().insert(header::CONTENT_TYPE, HeaderValue::from_static(kind));
+    response
+}
+
+/// Reads the numbers when it is asked, so that counting costs nothing in between.
+#[derive(Debug)]
+struct Snapshot(Facts);
+
+impl Collector for Snapshot {
+    fn encode(&self, mut encoder: DescriptorEncoder<'_>) -> Result<(), fmt::Error> {
+        let endpoint = self.0.endpoint();
+        let counters = serde_json::to_value(endpoint.counters()).unwrap_or_default();
+        for (name, count) in counters.as_object().into_iter().flatten() {
+            let counter = ConstCounter::new(count.as_u64().unwrap_or_default());
+            let other = format!("{} since the start", name.replace('_', " "));
+            let known = HELP.iter().find(|(of, _)| of == name);
+            let help = known.map_or(other.as_str(), |(_, help)| help);
+            let metric = encoder.encode_descriptor(name, help, None, counter.metric_type())?;
+            counter.encode(metric)?;
+        }
+        // What could be connected stands there at 0, so that a graph has no holes.
+        let mut live: BTreeMap<(String, String), i64> = BTreeMap::new();
+        for (alpn, _) in endpoint.handlers() {
+            for carrier in carriers(&alpn) {
+                live.insert((alpn.to_string(), carrier.to_string()), 0);
+            }
+        }
+        let (mut sent, mut received) = (0_u64, 0_u64);
+        for info in endpoint.connections() {
+            *live.entry((info.alpn, info.carrier.to_string())).or_default() += 1;
+            sent = sent.saturating_add(info.bytes_sent);
+            received = received.saturating_add(info.bytes_received);
+        }
+        gauges(
+            &mut encoder,
+            "connections",
+            "connections that live now, by protocol and carrier",
+            None,
+            live.iter().map(|((alpn, carrier), count)| {
+                (
+                    vec![
+                        ("alpn".to_owned(), alpn.clone()),
+                        ("carrier".to_owned(), carrier.clone()),
+                    ],
+                    *count,
+                )
+            }),
+        )?;
+        let signed = |count: u64| i64::try_from(count).unwrap_or(i64::MAX);
+        let directions = [("sent", signed(sent)), ("received", signed(received))];
+        gauges(
+            &mut encoder,
+            "connection",
+            "bytes that the connections that live now have carried, by direction",
+            Some(&Unit::Bytes),
+            directions
+                .map(|(name, count)| (vec![("direction".to_owned(), name.to_owned())], count)),
+        )?;
+        let certificates = endpoint.certificates();
+        gauges(
+            &mut encoder,
+            "certificate_not_after",
+            "when a certificate ends, in seconds since 1970",
+            Some(&Unit::Seconds),
+            certificates.iter().map(|info| {
+                (vec![("name".to_owned(), info.names.join(","))], info.not_after.as_second())
+            }),
+        )?;
+        let version = vec![("version".to_owned(), env!("CARGO_PKG_VERSION").to_owned())];
+        gauges(
+            &mut encoder,
+            "build_info",
+            "always 1; the label says which version runs",
+            None,
+            [(version, 1)],
+        )
+    }
+}
+
+/// What the counters count.
+const HELP: [(&str, &str); 13] = [
+    ("arrivals", "first packets and TCP connections that arrived"),
+    ("retries", "arrivals answered with a Retry packet, to see whether the address is real"),
+    ("refused", "arrivals refused before any TLS work, for a limit or during shutdown"),
+    ("handshakes", "handshakes finished"),
+    ("handshake_failures", "handshakes that failed or came too late"),
+    ("permitted", "connections that a handler was given"),
+    ("denied", "connections whose key or address may not speak the protocol"),
+    ("ended_by_policy", "live connections ended because they were no longer allowed"),
+    ("kicked", "live connections ended by the operator"),
+    ("handler_errors", "handlers that ended with an error"),
+    ("handler_panics", "handlers that panicked"),
+    ("reloads", "times that the trust file was read anew"),
+    ("trust_alarms", "times that the trust file had faults or could not be read"),
+];
+
+/// What a protocol can come over.
+fn carriers(alpn: &Alpn) -> &'static [Carrier] {
+    if *alpn == Alpn::H3 {
+        &[Carrier::Quic]
+    } else if *alpn == Alpn::H2 || *alpn == Alpn::HTTP_1_1 {
+        &[Carrier::Tcp]
+    } else {
+        &[Carrier::Quic, Carrier::Tcp]
+    }
+}
+
+/// One metric with a value for each set of labels.
+fn gauges(
+    encoder: &mut DescriptorEncoder<'_>,
+    name: &str,
+    help: &str,
+    unit: Option<&Unit>,
+    values: impl IntoIterator<Item = (Vec<(String, String)>, i64)>,
+) -> Result<(), fmt::Error> {
+    let kind = ConstGauge::new(0_i64).metric_type();
+    let mut metric = encoder.encode_descriptor(name, help, unit, kind)?;
+    for (labels, value) in values {
+        ConstGauge::new(value).encode(metric.encode_family(&labels)?)?;
+    }
+    Ok(())
+}

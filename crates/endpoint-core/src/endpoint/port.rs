@@ -1,0 +1,78 @@
+//! The sockets of one port number: bound here, or given by whoever started the program.
+
+use std::{io, net::SocketAddr};
+
+use super::{BindError, tcp};
+use crate::{config::Limits, transport};
+
+/// Where to listen.
+#[derive(Debug)]
+pub(super) enum Listen {
+    At(SocketAddr),
+    /// Sockets that somebody bound for us, such as systemd.
+    On {
+        udp: std::net::UdpSocket,
+        tcp: Option<std::net::TcpListener>,
+    },
+}
+
+/// The sockets of one port number.
+pub(super) struct Port {
+    pub(super) asked: SocketAddr,
+    pub(super) address: SocketAddr,
+    pub(super) udp: std::net::UdpSocket,
+    pub(super) tcp: Option<tcp::Listener>,
+}
+
+/// Tries to find a port number that is free for UDP and TCP.
+const FREE_PORT_TRIES: usize = 16;
+
+impl Port {
+    pub(super) fn open(listen: Listen, limits: &Limits) -> Result<Self, BindError> {
+        match listen {
+            Listen::At(address) => Self::bind(address, limits),
+            Listen::On { udp, tcp } => Self::given(udp, tcp),
+        }
+    }
+
+    fn bind(asked: SocketAddr, limits: &Limits) -> Result<Self, BindError> {
+        let mut tries = if asked.port() == 0 { FREE_PORT_TRIES } else { 1 };
+        loop {
+            tries -= 1;
+            let udp = transport::bind_udp(asked, limits.udp_buffer_bytes)
+                .map_err(|source| BindError::socket(asked, "UDP", source))?;
+            let address =
+                udp.local_addr().map_err(|source| BindError::socket(asked, "UDP", source))?;
+            match tcp::bind(address) {
+                Ok(tcp) => return Ok(Self { asked, address, udp, tcp }),
+                // The number was free for UDP only; take another.
+                Err(error) if error.kind() == io::ErrorKind::AddrInUse && tries > 0 => {}
+                Err(source) => return Err(BindError::socket(address, "TCP", source)),
+            }
+        }
+    }
+
+    fn given(
+        udp: std::net::UdpSocket,
+        listener: Option<std::net::TcpListener>,
+    ) -> Result<Self, BindError> {
+        let nowhere = SocketAddr::from(([0, 0, 0, 0], 0));
+        let address =
+            udp.local_addr().map_err(|source| BindError::socket(nowhere, "UDP", source))?;
+        let fault = |carrier| move |source| BindError::socket(address, carrier, source);
+        udp.set_nonblocking(true).map_err(fault("UDP"))?;
+        let tcp = match listener {
+            None => None,
+            Some(listener) => {
+                let other = listener.local_addr().map_err(fault("TCP"))?;
+                if other != address {
+                    let what = format!("the TCP socket given with it is on {other}");
+                    let source = io::Error::new(io::ErrorKind::InvalidInput, what);
+                    return Err(fault("UDP")(source));
+                }
+                tcp::given(listener).map_err(fault("TCP"))?
+            }
+        };
+        Ok(Self { asked: address, address, udp, tcp })
+    }
+}

@@ -1,0 +1,191 @@
+//! Who asks? The extension of every request.
+
+use std::{
+    net::SocketAddr,
+    sync::{
+        Arc,
+        atomic::{AtomicUsize, Ordering},
+    },
+};
+
+use crate::{
+    config::Access,
+    facts::{Carrier, KeyKind, PeerKey},
+    trust::{Approval, Denial, Permit, Watch},
+};
+
+/// Who sent a request, and over what. An extension of every request; cheap to clone.
+#[derive(Clone, Debug)]
+pub struct Requester(Arc<Inner>);
+
+/// An answer that is under way.
+#[derive(Debug)]
+pub(super) struct UnderWay(Requester);
+
+impl Drop for UnderWay {
+    fn drop(&mut self) {
+        self.0.0.answers.fetch_sub(1, Ordering::Relaxed);
+    }
+}
+
+#[derive(Debug)]
+struct Inner {
+    over: Over,
+    /// Answers under way.
+    answers: AtomicUsize,
+}
+
+#[derive(Debug)]
+enum Over {
+    /// TLS: the connection is in the table of live connections.
+    Live(Watch),
+    /// Plain HTTP: nobody proved anything.
+    Plain { remote: SocketAddr, local: SocketAddr },
+}
+
+impl From<Over> for Requester {
+    fn from(over: Over) -> Self {
+        Self(Arc::new(Inner { over, answers: AtomicUsize::new(0) }))
+    }
+}
+
+impl Requester {
+    pub(super) fn live(watch: Watch) -> Self {
+        Over::Live(watch).into()
+    }
+
+    /// A requester on a plain connection, which shows no key.
+    #[must_use]
+    pub fn plain(remote: SocketAddr, local: SocketAddr) -> Self {
+        Over::Plain { remote, local }.into()
+    }
+
+    /// Answers of this connection that are under way: an answer that waits for its client should hold the
+    /// less the more there are.
+    #[must_use]
+    pub fn answers(&self) -> usize {
+        self.0.answers.load(Ordering::Relaxed)
+    }
+
+    /// Counts an answer until it ends.
+    pub(super) fn answering(&self) -> UnderWay {
+        self.0.answers.fetch_add(1, Ordering::Relaxed);
+        UnderWay(self.clone())
+    }
+
+    /// Where the requester is now; a QUIC peer may have moved.
+    #[must_use]
+    pub fn remote(&self) -> SocketAddr {
+        match &self.0.over {
+            Over::Live(watch) => watch.remote(),
+            Over::Plain { remote, .. } => *remote,
+        }
+    }
+
+    /// The address of ours that the connection came to.
+    #[must_use]
+    pub fn local(&self) -> SocketAddr {
+        match &self.0.over {
+            Over::Live(watch) => watch.facts().local,
+            Over::Plain { local, .. } => *local,
+        }
+    }
+
+    /// What carries the request; `None` for plain HTTP.
+    #[must_use]
+    pub fn carrier(&self) -> Option<Carrier> {
+        match &self.0.over {
+            Over::Live(watch) => Some(watch.facts().carrier),
+            Over::Plain { .. } => None,
+        }
+    }
+
+    /// The name that the TLS handshake asked for (SNI, RFC 6066 §3), normalised.
+    #[must_use]
+    pub fn server_name(&self) -> Option<&str> {
+        match &self.0.over {
+            Over::Live(watch) => watch.facts().server_name.as_deref(),
+            Over::Plain { .. } => None,
+        }
+    }
+
+    /// The kind of key that the server showed; `None` for plain HTTP.
+    #[must_use]
+    pub fn server_key_kind(&self) -> Option<KeyKind> {
+        match &self.0.over {
+            Over::Live(watch) => Some(watch.facts().profile.server),
+            Over::Plain { .. } => None,
+        }
+    }
+
+    /// The key that the requester proved to hold.
+    #[must_use]
+    pub fn key(&self) -> PeerKey {
+        match &self.0.over {
+            Over::Live(watch) => watch.facts().peer,
+            Over::Plain { .. } => PeerKey::None,
+        }
+    }
+
+    /// Number of the connection, as in [`ConnectionInfo`](crate::ConnectionInfo); `None` for plain HTTP.
+    #[must_use]
+    pub fn connection_id(&self) -> Option<u64> {
+        match &self.0.over {
+            Over::Live(watch) => Some(watch.facts().id),
+            Over::Plain { .. } => None,
+        }
+    }
+
+    /// Judges the requester by `access`, now. Each request is judged for itself; what goes on for longer
+    /// waits beside it for [`RequestPermit::no_longer`].
+    ///
+    /// # Errors
+    /// [`Denial`], for the log; a client is told no more than 403.
+    pub fn permit(&self, access: &Access) -> Result<RequestPermit, Denial> {
+        let (permit, approval) = match &self.0.over {
+            Over::Live(watch) => {
+                let (permit, approval) = watch.permit(access)?;
+                (Some(permit), Some(approval))
+            }
+            Over::Plain { remote, .. } => match access {
+                Access::Public => (None, None),
+                Access::Loopback if remote.ip().to_canonical().is_loopback() => (None, None),
+                Access::Loopback => return Err(Denial::NotLoopback),
+                Access::Peer(_) | Access::Enroll => return Err(Denial::NoKey),
+            },
+        };
+        Ok(RequestPermit { requester: self.clone(), access: access.clone(), permit, approval })
+    }
+}
+
+/// The yes to one request.
+#[derive(Clone, Debug)]
+pub struct RequestPermit {
+    requester: Requester,
+    access: Access,
+    permit: Option<Permit>,
+    approval: Option<Approval>,
+}
+
+impl RequestPermit {
+    /// What is known of the peer: key, name, tenant, scopes; `None` for plain HTTP.
+    #[must_use]
+    pub fn permit(&self) -> Option<&Permit> {
+        self.permit.as_ref()
+    }
+
+    /// Whether the yes can end before the connection does: a rule that asks for something.
+    #[must_use]
+    pub fn ends(&self) -> bool {
+        self.approval.is_some() && self.access != Access::Public
+    }
+
+    /// Waits until the requester is no longer allowed what this permit told of: on a change of the set
+    /// at once, by time or address within a second.
+    pub async fn no_longer(&self) -> Denial {
+        match (&self.requester.0.over, &self.approval) {
+            (Over::Live(watch), Some(first)) => watch.no_longer(&self.access, first).await,
+            _ => std::future::pending().await,
+        }
+    }
+}

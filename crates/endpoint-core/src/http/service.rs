@@ -1,0 +1,63 @@
+//! The handler that serves `h3`, `h2` and `http/1.1` with one service.
+
+use std::{fmt, sync::Arc};
+
+use bytes::Bytes;
+use http::{Request, Response};
+use http_body::Body;
+use tower_service::Service;
+
+use super::{BoxError, RequestBody, Requester, http3, tcp};
+use crate::{
+    alpn::Alpn,
+    handler::{Connection, Handler, HandlerError, Permit},
+};
+
+/// Serves HTTP connections with one `tower::Service`.
+pub struct Web<S>(Arc<S>);
+
+impl<S> Web<S> {
+    /// Serves requests with clones of `service`.
+    pub fn new(service: S) -> Self {
+        Self(Arc::new(service))
+    }
+}
+
+impl<S> Clone for Web<S> {
+    fn clone(&self) -> Self {
+        Self(Arc::clone(&self.0))
+    }
+}
+
+impl<S> fmt::Debug for Web<S> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Web")
+    }
+}
+
+impl<S, B> Handler for Web<S>
+where
+    S: Service<Request<RequestBody>, Response = Response<B>> + Clone + Send + Sync + 'static,
+    S::Future: Send,
+    S::Error: Into<BoxError>,
+    B: Body<Data = Bytes> + Send + 'static,
+    B::Error: Into<BoxError>,
+{
+    async fn serve(&self, connection: Connection, permit: Permit) -> Result<(), HandlerError> {
+        let Some(watch) = connection.watch().cloned() else {
+            return Err("HTTP is served on accepted connections".into());
+        };
+        let requester = Requester::live(watch);
+        match connection.alpn() {
+            alpn if *alpn == Alpn::H3 => {
+                http3::serve(&self.0, connection, requester, permit.has_grant()).await
+            }
+            alpn if *alpn == Alpn::H2 => tcp::serve_http2(&self.0, connection, requester).await,
+            _ => tcp::serve_http1(&self.0, connection, requester).await,
+        }
+    }
+
+    fn takes_tcp(&self) -> bool {
+        true
+    }
+}

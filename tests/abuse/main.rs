@@ -1,0 +1,15 @@
+//! Hostile HTTP: each attack has a bound, and others are served meanwhile.
+
+mod conformance;
+mod cors;
+mod drain;
+mod h3_floods;
+mod http2;
+mod memory;
+mod quic;
+mod raw;
+mod raw2;
+mod smuggling;
+mod stalled;
+mod upstream;
+mod yard;

@@ -1,0 +1,18 @@
+//! The web server and the HTTP of the library, against clients of their own.
+
+mod access;
+mod basics;
+mod client;
+mod early;
+mod ends;
+mod fetch;
+mod matrix;
+mod names;
+mod plain;
+mod program;
+mod rules;
+mod site;
+mod sites;
+mod trailers;
+mod uploads;
+mod upstream;
