@@ -7,6 +7,7 @@ pub mod machine;
 pub mod node;
 pub mod relay;
 pub mod weak;
+pub mod who;
 pub mod wire;
 
 /// Whether the full counts of the acceptance lines run (`cargo xtask long`).

@@ -8,38 +8,13 @@ use std::time::Duration;
 use endpoint_core::Limits;
 use endpoint_tests::{
     node::{self, Counting, Server},
-    wire::{Client, Shown},
+    weak::{Form, Weak, Weakness},
+    who::{HOW, How, WHO, Who},
+    wire::Client,
 };
 use futures_util::{StreamExt, future::join_all, stream};
 
 use self::visit::{Early, Told, connect, echo, moves, visit};
-use endpoint_tests::weak::{Form, Weak, Weakness};
-
-#[derive(Clone, Copy, Debug, Eq, PartialEq)]
-enum Who {
-    /// Shows nothing.
-    None,
-    /// A key that no line names.
-    Unknown,
-    /// A key with the scope `ops`.
-    Authorised,
-    /// A key with another scope.
-    OtherScope,
-    /// Its `expires` has passed before it connects.
-    Expired,
-    /// Its `expires` passes while it is connected.
-    ExpiresLive,
-    /// Its `from` holds other addresses.
-    WrongFrom,
-    /// Its `from` holds the address it starts from and not the one it moves to.
-    Migrates,
-    /// Taken out of the list before it connects.
-    RevokedBefore,
-    /// Taken out of the list while it is connected.
-    RevokedDuring,
-    /// Shows the authorised key and signs with another.
-    Stolen,
-}
 
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 enum Rule {
@@ -51,36 +26,12 @@ enum Rule {
 }
 
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
-enum How {
-    Full,
-    /// With the ticket of an earlier connection to this server, made at a time when the key was good.
-    Ticket,
-    /// With early data sent under a ticket that allows it, which the endpoint never gives: it comes from
-    /// a server of the same key that does.
-    Early,
-}
-
-#[derive(Clone, Copy, Debug, Eq, PartialEq)]
 enum Carrier {
     Quic,
     Tcp,
 }
 
-const WHO: [Who; 11] = [
-    Who::None,
-    Who::Unknown,
-    Who::Authorised,
-    Who::OtherScope,
-    Who::Expired,
-    Who::ExpiresLive,
-    Who::WrongFrom,
-    Who::Migrates,
-    Who::RevokedBefore,
-    Who::RevokedDuring,
-    Who::Stolen,
-];
 const RULES: [Rule; 5] = [Rule::Public, Rule::Enroll, Rule::Peer, Rule::Scoped, Rule::Loopback];
-const HOW: [How; 3] = [How::Full, How::Ticket, How::Early];
 const CARRIERS: [Carrier; 2] = [Carrier::Quic, Carrier::Tcp];
 
 // ---- the oracle -------------------------------------------------------------------------------------
@@ -183,8 +134,8 @@ async fn every_identity_reaches_exactly_the_handlers_that_it_may() {
 /// The five cells of one identity, carrier and kind of handshake: one server, one handler each.
 async fn row(who: Who, form: Form, carrier: Carrier, how: How) -> Vec<Cell> {
     let limits = Limits::default().connections_per_peer(64);
-    let server = Server::start_with(&lines(who), limits).await;
-    let clients = RULES.map(|rule| client(who, form, rule, how));
+    let server = Server::start_with(&who.lines(), limits).await;
+    let clients = RULES.map(|rule| who.client(form, &[protocol(rule)], how));
     match how {
         How::Full => {}
         How::Ticket => {
@@ -315,40 +266,6 @@ fn tells(fate: Fate, told: &Told, carrier: Carrier) -> bool {
     }
 }
 
-fn lines(who: Who) -> String {
-    let key = node::identity(KEY).fingerprint();
-    let options = match who {
-        Who::None | Who::Unknown | Who::Authorised | Who::Stolen => "",
-        Who::RevokedBefore | Who::RevokedDuring => "",
-        Who::OtherScope => return format!("scope=\"lab\" {key}\n"),
-        Who::Expired | Who::ExpiresLive => ",expires=\"2026-06-01T12:01:00Z\"",
-        Who::WrongFrom => ",from=\"10.0.0.0/8,2001:db8::/32\"",
-        Who::Migrates => ",from=\"127.0.0.1/32\"",
-    };
-    format!("scope=\"ops\"{options} {key}\n")
-}
-
-fn client(who: Who, form: Form, rule: Rule, how: How) -> Client {
-    let seed = if who == Who::Unknown { STRANGER } else { KEY };
-    let shown = match form {
-        Form::Raw => Shown::raw(seed),
-        Form::X509 => Shown::x509(seed),
-    };
-    let mut client = Client::new(&[protocol(rule)]);
-    match who {
-        Who::None => {}
-        Who::Stolen => client = client.showing(shown.signed_by(STRANGER)),
-        _ => client = client.showing(shown),
-    }
-    if form == Form::X509 {
-        client = client.wants_x509();
-    }
-    if how != How::Full {
-        client = client.resuming();
-    }
-    client
-}
-
 fn protocol(rule: Rule) -> &'static [u8] {
     match rule {
         Rule::Public => node::PUBLIC,
@@ -369,8 +286,6 @@ fn counter(server: &Server, rule: Rule) -> &Counting {
     }
 }
 
-const KEY: u8 = 2;
-const STRANGER: u8 = 9;
 const PHRASE: &[u8; 5] = b"hello";
 const PATIENCE: Duration = Duration::from_secs(15);
 const TICK: Duration = Duration::from_secs(1);

@@ -6,57 +6,16 @@ mod visit;
 use endpoint_core::Limits;
 use endpoint_tests::{
     http::{VERSIONS, get},
-    node,
     weak::{Form, Weak, Weakness},
-    wire::{Client, Shown},
+    who::{HOW, How, WHO, Who},
 };
 use futures_util::{StreamExt, stream};
 use http::{StatusCode, Version};
 
-use self::visit::{Early, How, Visit, visit};
+use self::visit::{Early, Visit, visit};
 use crate::site::Site;
 
-#[derive(Clone, Copy, Debug, Eq, PartialEq)]
-enum Who {
-    /// Shows nothing.
-    None,
-    /// A key that no line names.
-    Unknown,
-    /// A key with the scope `ops`.
-    Authorised,
-    /// A key with another scope.
-    OtherScope,
-    /// Its `expires` has passed before it connects.
-    Expired,
-    /// Its `expires` passes while it is connected.
-    ExpiresLive,
-    /// Its `from` holds other addresses.
-    WrongFrom,
-    /// Its `from` holds the address it starts from and not the one it moves to.
-    Migrates,
-    /// Taken out of the list before it connects.
-    RevokedBefore,
-    /// Taken out of the list while it is connected.
-    RevokedDuring,
-    /// Shows the authorised key and signs with another.
-    Stolen,
-}
-
-const WHO: [Who; 11] = [
-    Who::None,
-    Who::Unknown,
-    Who::Authorised,
-    Who::OtherScope,
-    Who::Expired,
-    Who::ExpiresLive,
-    Who::WrongFrom,
-    Who::Migrates,
-    Who::RevokedBefore,
-    Who::RevokedDuring,
-    Who::Stolen,
-];
 const RULES: [&str; 5] = ["/public", "/enroll", "/peer", "/scoped", "/loopback"];
-const HOW: [How; 3] = [How::Full, How::Ticket, How::Early];
 
 // ---- the oracle -------------------------------------------------------------------------------------
 
@@ -138,8 +97,8 @@ async fn every_identity_gets_exactly_the_answers_that_it_may() {
 
 /// The five cells of one identity, version and kind of handshake: one server, one connection.
 async fn row(who: Who, form: Form, version: Version, how: How) -> Sums {
-    let site = Site::start_with(&lines(who), Limits::default()).await;
-    let client = client(who, form, how);
+    let site = Site::start_with(&who.lines(), Limits::default()).await;
+    let client = who.client(form, &[], how);
     match how {
         How::Full => {}
         How::Ticket => drop(visit(&client, version, How::Full, site.addr()).await),
@@ -235,39 +194,4 @@ async fn row(who: Who, form: Form, version: Version, how: How) -> Sums {
     sums
 }
 
-fn lines(who: Who) -> String {
-    let key = node::identity(KEY).fingerprint();
-    let options = match who {
-        Who::OtherScope => return format!("scope=\"lab\" {key}\n"),
-        Who::Expired | Who::ExpiresLive => ",expires=\"2026-06-01T12:01:00Z\"",
-        Who::WrongFrom => ",from=\"10.0.0.0/8,2001:db8::/32\"",
-        Who::Migrates => ",from=\"127.0.0.1/32\"",
-        _ => "",
-    };
-    format!("scope=\"ops\"{options} {key}\n")
-}
-
-fn client(who: Who, form: Form, how: How) -> Client {
-    let seed = if who == Who::Unknown { STRANGER } else { KEY };
-    let shown = match form {
-        Form::Raw => Shown::raw(seed),
-        Form::X509 => Shown::x509(seed),
-    };
-    let mut client = Client::new(&[]);
-    match who {
-        Who::None => {}
-        Who::Stolen => client = client.showing(shown.signed_by(STRANGER)),
-        _ => client = client.showing(shown),
-    }
-    if form == Form::X509 {
-        client = client.wants_x509();
-    }
-    if how != How::Full {
-        client = client.resuming();
-    }
-    client
-}
-
-const KEY: u8 = 2;
-const STRANGER: u8 = 9;
 const ROWS_AT_ONCE: usize = 6;

@@ -6,21 +6,13 @@
 use std::{net::SocketAddr, sync::Arc, time::Instant};
 
 use bytes::Bytes;
+use endpoint_tests::wire;
 use futures_util::future::try_join_all;
 use http::Request;
 use http_body_util::{BodyExt, Empty};
 use hyper::client::conn::{http1, http2};
 use hyper_util::rt::{TokioExecutor, TokioIo};
-use rustls::{
-    DigitallySignedStruct, Error, SignatureScheme,
-    client::{
-        Resumption,
-        danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier},
-    },
-    crypto::aws_lc_rs,
-    pki_types::{CertificateDer, ServerName, UnixTime},
-    version::TLS13,
-};
+use rustls::{client::Resumption, pki_types::ServerName, version::TLS13};
 use tokio::io::AsyncBufReadExt;
 
 use super::{Carrier, NAME, SMALL, Work, find};
@@ -115,12 +107,11 @@ struct Client {
 impl Client {
     fn new(carrier: Carrier, server: SocketAddr) -> Result<Self, String> {
         let text = |error: &dyn std::fmt::Display| error.to_string();
-        let provider = Arc::new(aws_lc_rs::default_provider());
-        let mut tls = rustls::ClientConfig::builder_with_provider(provider)
+        let mut tls = rustls::ClientConfig::builder_with_provider(wire::provider())
             .with_protocol_versions(&[&TLS13])
             .map_err(|error| text(&error))?
             .dangerous()
-            .with_custom_certificate_verifier(Arc::new(Anyone))
+            .with_custom_certificate_verifier(wire::any_server())
             .with_no_client_auth();
         tls.resumption = Resumption::disabled();
         let alpn: &[u8] = match carrier {
@@ -312,43 +303,4 @@ fn varint(bytes: &[u8]) -> Option<(usize, usize)> {
     let value =
         rest.iter().fold(usize::from(first & 0x3f), |value, byte| value << 8 | usize::from(*byte));
     Some((value, length))
-}
-
-/// Takes every certificate: what is measured is the server.
-#[derive(Debug)]
-struct Anyone;
-
-impl ServerCertVerifier for Anyone {
-    fn verify_server_cert(
-        &self,
-        _certificate: &CertificateDer<'_>,
-        _more: &[CertificateDer<'_>],
-        _name: &ServerName<'_>,
-        _ocsp: &[u8],
-        _now: UnixTime,
-    ) -> Result<ServerCertVerified, Error> {
-        Ok(ServerCertVerified::assertion())
-    }
-
-    fn verify_tls12_signature(
-        &self,
-        _message: &[u8],
-        _certificate: &CertificateDer<'_>,
-        _signed: &DigitallySignedStruct,
-    ) -> Result<HandshakeSignatureValid, Error> {
-        Ok(HandshakeSignatureValid::assertion())
-    }
-
-    fn verify_tls13_signature(
-        &self,
-        _message: &[u8],
-        _certificate: &CertificateDer<'_>,
-        _signed: &DigitallySignedStruct,
-    ) -> Result<HandshakeSignatureValid, Error> {
-        Ok(HandshakeSignatureValid::assertion())
-    }
-
-    fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
-        vec![SignatureScheme::ECDSA_NISTP256_SHA256, SignatureScheme::ED25519]
-    }
 }

@@ -99,7 +99,7 @@ impl Signer for Forges {
 }
 
 /// A client that takes any server for the right one.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 pub(super) struct BelievesAnything {
     pub(super) raw: AtomicBool,
     /// Whether the server has shown a key.

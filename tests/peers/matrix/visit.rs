@@ -2,7 +2,10 @@
 
 use std::{fmt, net::SocketAddr};
 
-use endpoint_tests::wire::{self, Client};
+use endpoint_tests::{
+    who::How,
+    wire::{self, Client},
+};
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
     net::TcpStream,
@@ -10,7 +13,7 @@ use tokio::{
 };
 use tokio_rustls::client::TlsStream;
 
-use super::{Carrier, How, PATIENCE, PHRASE};
+use super::{Carrier, PATIENCE, PHRASE};
 
 /// What the client of a cell was told.
 #[derive(Clone, Debug, Eq, PartialEq)]

@@ -11,6 +11,7 @@ use std::{
 use endpoint_tests::{
     http::{Connection, Failure, alpn, get, over_quic, over_tcp},
     weak::Weak,
+    who::How,
     wire::{self, Client},
 };
 use http::Version;
@@ -18,16 +19,6 @@ use tokio::{
     io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, ReadBuf},
     time::timeout,
 };
-
-#[derive(Clone, Copy, Debug, Eq, PartialEq)]
-pub(super) enum How {
-    Full,
-    /// With the ticket of an earlier connection to this server, made at a time when the key was good.
-    Ticket,
-    /// With early data sent under a ticket that allows it, which the endpoint never gives: it comes from
-    /// a server of the same key that does.
-    Early,
-}
 
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub(super) enum Early {

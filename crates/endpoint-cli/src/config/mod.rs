@@ -5,6 +5,7 @@
 //!
 //! Always true: reading has no effect but reading. No file at all means every default.
 
+mod access;
 mod read;
 mod sections;
 pub mod value;

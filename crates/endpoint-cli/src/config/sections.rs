@@ -6,12 +6,13 @@ use std::collections::BTreeSet;
 
 use endpoint_core::{
     alpn::Alpn,
-    config::{Access, Scope, TlsIdentity},
+    config::{Access, TlsIdentity},
 };
 use toml::de::{DeTable, DeValue};
 
 use super::{
     Config, HANDLERS, HandlerEntry, Site, TlsVersion,
+    access::{self, access},
     read::{Reader, Value},
     value, web,
 };
@@ -262,31 +263,10 @@ fn handler<'t>(reader: &mut Reader<'t>, value: &Value<'t>) -> Option<HandlerEntr
         return None;
     };
     let alpn = reader.parsed(name, "a protocol name such as \"echo/1\"", known_handler);
-    let scope = match table.get("scope") {
-        Some(value) => {
-            reader.parsed(value, "a scope", |text| Scope::new(text).map_err(|e| e.to_string()))?
-        }
-        None => Scope::ANY,
-    };
-    let access = match table.get("access") {
-        None => Access::Peer(scope.clone()),
-        Some(value) => {
-            let access = reader.string(value, "\"public\", \"peer\" or \"loopback\"")?;
-            match access.as_ref() {
-                "public" => Access::Public,
-                "peer" => Access::Peer(scope.clone()),
-                "loopback" => Access::Loopback,
-                "enroll" => return later(reader, value, "access = \"enroll\"", "enrolment"),
-                _ => {
-                    reader.expected(value, "\"public\", \"peer\" or \"loopback\"");
-                    return None;
-                }
-            }
-        }
-    };
-    if let (Some(value), false) = (table.get("scope"), matches!(access, Access::Peer(_))) {
-        reader.fault(value.span(), "`scope` goes only with access = \"peer\"", "this value");
-    }
+    let access = access(reader, table, Access::Peer, |reader, value, word| match word {
+        "enroll" => reader.later(value.span(), "access = \"enroll\"", "enrolment"),
+        word => access::unknown(reader, value, word),
+    })?;
     let alpn = alpn?;
     if alpn == Alpn::DISCOVER_1 && access != Access::Public {
         let message =

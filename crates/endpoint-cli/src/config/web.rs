@@ -6,11 +6,12 @@ use std::{
     time::Duration,
 };
 
-use endpoint_core::config::{Access, Scope};
+use endpoint_core::config::Access;
 use ipnet::IpNet;
 use toml::de::{DeTable, DeValue};
 
 use super::{
+    access::{self, access},
     read::{Reader, Value},
     value,
 };
@@ -246,7 +247,11 @@ fn route<'t>(reader: &mut Reader<'t>, value: &Value<'t>) -> Option<Route> {
         path: reader.parsed(path, "a path such as \"/admin/\"", route_path)?,
         ..Route::default()
     };
-    route.access = access(reader, table)?;
+    let unsaid = |scope| match table.contains_key("scope") {
+        true => Access::Peer(scope),
+        false => Access::Public,
+    };
+    route.access = access(reader, table, unsaid, access::unknown)?;
     if let Some(value) = table.get("body_limit") {
         route.body_limit = reader.parsed(value, "a size such as \"10MiB\"", value::size);
     }
@@ -276,33 +281,6 @@ fn route<'t>(reader: &mut Reader<'t>, value: &Value<'t>) -> Option<Route> {
         }
     }
     Some(route)
-}
-
-fn access<'t>(reader: &mut Reader<'t>, table: &DeTable<'t>) -> Option<Access> {
-    let scope = match table.get("scope") {
-        Some(value) => {
-            reader.parsed(value, "a scope", |text| Scope::new(text).map_err(|e| e.to_string()))?
-        }
-        None => Scope::ANY,
-    };
-    let expected = "\"public\", \"peer\" or \"loopback\"";
-    let access = match table.get("access") {
-        None if table.contains_key("scope") => Access::Peer(scope),
-        None => Access::Public,
-        Some(value) => match reader.string(value, expected)?.as_ref() {
-            "public" => Access::Public,
-            "peer" => Access::Peer(scope),
-            "loopback" => Access::Loopback,
-            _ => {
-                reader.expected(value, expected);
-                return None;
-            }
-        },
-    };
-    if let (Some(value), false) = (table.get("scope"), matches!(access, Access::Peer(_))) {
-        reader.fault(value.span(), "`scope` goes only with access = \"peer\"", "this value");
-    }
-    Some(access)
 }
 
 /// Where plain HTTP for this machine listens.

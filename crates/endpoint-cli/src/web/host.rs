@@ -117,17 +117,19 @@ pub(crate) enum Host {
     Ip(IpAddr),
 }
 
+/// The host and port that a client asked for: of the target, else of the field.
+pub(crate) fn authority(request: &Request) -> Option<Authority> {
+    let field = || request.headers().get(header::HOST)?.to_str().ok()?.parse().ok();
+    request.uri().authority().cloned().or_else(field)
+}
+
 /// The host of a request, without its port; `None` in HTTP/1.0 only.
 ///
 /// # Errors
 /// 400, if it is neither a name nor an address.
 pub(crate) fn host(request: &Request) -> Result<Option<Host>, Refusal> {
     let bad = || Refusal::new(StatusCode::BAD_REQUEST, "the request names no host");
-    let field = || {
-        let value = request.headers().get(header::HOST)?;
-        value.to_str().ok()?.parse::<Authority>().ok()
-    };
-    let authority = match request.uri().authority().cloned().or_else(field) {
+    let authority = match authority(request) {
         Some(authority) => authority,
         None if request.version() <= http::Version::HTTP_10 => return Ok(None),
         None => return Err(bad()),

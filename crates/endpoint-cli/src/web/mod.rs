@@ -16,6 +16,7 @@ mod rule;
 mod welcome;
 
 use std::{
+    borrow::Cow,
     convert::Infallible,
     future::Future,
     net::SocketAddr,
@@ -36,8 +37,10 @@ use tower::Service;
 
 pub(crate) use self::{
     cors::is_cross_site,
-    host::{Host, host},
+    host::{Host, authority, host},
     page::{Refusal, dress, escaped, wanted as page_wanted},
+    proxy::FORWARDED_FOR,
+    redirect::permanent,
 };
 use self::{
     host::{Hosts, Place},
@@ -82,8 +85,6 @@ struct Site {
     access_log: bool,
     /// The longest path first; the last one is for all that no other is for.
     rules: Vec<Rule>,
-    /// Whether there is one beside the default.
-    has_rules: bool,
 }
 
 /// What a site answers with.
@@ -106,7 +107,7 @@ impl Web {
         own: &[SocketAddr],
         files: usize,
     ) -> Result<Self> {
-        let room = rule::Room::new(files);
+        let room = rule::Room::new(files.max(1));
         let names = |site: &'s config::Site| (site.names.as_slice(), site.certificate.is_some());
         let hosts = Hosts::new(sites.iter().map(names));
         let sites =
@@ -137,7 +138,6 @@ impl Web {
         let began = Instant::now();
         let Inner { hosts, sites, ids } = &*self.0;
         let id = ids.next();
-        let log = Log::of(&request);
         let wants_page = page::wanted(&request);
         request.headers_mut().insert(REQUEST_ID, id.clone());
         let place = match request.extensions().get::<Requester>() {
@@ -149,9 +149,14 @@ impl Web {
             // Nobody vouches for where the request came from.
             None => Err(page::Refusal::new(StatusCode::INTERNAL_SERVER_ERROR, "no requester")),
         };
-        let (mut response, site) = match place.map(|Place(index)| sites.get(index)) {
-            Ok(Some(site)) => (site.answer(request).await, Some(site)),
-            Ok(None) => (page::Refusal::status(StatusCode::MISDIRECTED_REQUEST).into(), None),
+        let site = place.and_then(|Place(index)| {
+            let nowhere = || page::Refusal::status(StatusCode::MISDIRECTED_REQUEST);
+            sites.get(index).ok_or_else(nowhere)
+        });
+        // What a stranger asks of no site is no line of the log.
+        let log = site.as_ref().is_ok_and(|site| site.access_log).then(|| Log::of(&request));
+        let (mut response, site) = match site {
+            Ok(site) => (site.answer(request).await, Some(site)),
             Err(refusal) => (refusal.into(), None),
         };
         page::dress(&mut response, wants_page, Some(&id));
@@ -159,8 +164,7 @@ impl Web {
             response.headers_mut().insert(name.clone(), value.clone());
         }
         response.headers_mut().insert(REQUEST_ID, id.clone());
-        // What a stranger asks of no site is no line of the log.
-        if site.is_some_and(|site| site.access_log) {
+        if let Some(log) = log {
             log.tell(&response, &id, began);
         }
         response
@@ -183,7 +187,6 @@ impl Site {
         let room = matches!(content, Answers::Files(_) | Answers::Proxy(_)).then_some(room);
         let mut rules: Vec<Rule> =
             site.routes.iter().map(|route| Rule::new(route, room.cloned())).collect();
-        let has_rules = !rules.is_empty();
         rules.push(Rule::new(&config::web::Route::default(), room.cloned()));
         Ok(Self {
             names: site.names.clone(),
@@ -192,7 +195,6 @@ impl Site {
             headers: headers.collect(),
             access_log: site.access_log,
             rules,
-            has_rules,
         })
     }
 
@@ -211,12 +213,14 @@ impl Site {
         let Some(rule) = self.rule(&path) else {
             return page::Refusal::status(StatusCode::NOT_FOUND).into();
         };
-        let bare = path::without_parameters(&path);
-        if !self.rule(&bare).is_some_and(|other| std::ptr::eq(rule, other)) {
+        if let Cow::Owned(bare) = path::without_parameters(&path)
+            && !self.rule(&bare).is_some_and(|other| std::ptr::eq(rule, other))
+        {
             return path::ambiguous().into();
         }
         if let Answers::Files(_) = &self.content
-            && self.has_rules
+            // Beside the default there is one.
+            && self.rules.len() > 1
             && !files::names(&path)
                 .iter()
                 .filter_map(|name| self.rule(name))

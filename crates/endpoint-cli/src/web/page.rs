@@ -28,6 +28,13 @@ impl Refusal {
         Self { status, sentence }
     }
 
+    /// For a method that is none of reading, where only reading is allowed (RFC 9110 §15.5.6).
+    pub(crate) fn reads_only() -> Response {
+        let mut response = Response::from(Self::status(StatusCode::METHOD_NOT_ALLOWED));
+        response.headers_mut().insert(header::ALLOW, HeaderValue::from_static("GET, HEAD"));
+        response
+    }
+
     #[cfg(test)]
     pub(super) fn code(&self) -> StatusCode {
         self.status

@@ -37,9 +37,7 @@ pub(super) struct Rule {
     body_limit: Option<u64>,
     timeout: Option<Duration>,
     files: Option<Room>,
-    room: Option<Arc<Semaphore>>,
-    /// Its size.
-    requests: usize,
+    requests: Option<Room>,
     cors: Option<Cors>,
     trusted: Vec<IpNet>,
 }
@@ -53,8 +51,7 @@ impl Rule {
             access: route.access.clone(),
             body_limit: route.body_limit,
             timeout: route.timeout,
-            requests: route.requests.unwrap_or_default(),
-            room: route.requests.map(|count| Arc::new(Semaphore::new(count))),
+            requests: route.requests.map(Room::new),
             cors: Cors::new(&route.cors, route.access == Access::Public),
             trusted: route.trusted_proxies.clone(),
         }
@@ -143,16 +140,21 @@ impl Rule {
         content: impl AsyncFnOnce(Request) -> Response,
     ) -> Response {
         let mut places = Vec::new();
-        match self.room.clone().map(Semaphore::try_acquire_owned) {
-            Some(Ok(place)) => places.push(place),
-            Some(Err(_)) => return self.full("route"),
-            None => {}
+        if let Some(requests) = &self.requests {
+            let Some(place) = requests.take() else {
+                let all = requests.all;
+                return full(format!("this route answers {all} requests at one time; try again"));
+            };
+            places.push(place);
         }
-        let under_way = request.extensions().get().map_or(0, Requester::answers);
-        match self.files.as_ref().map(|files| files.take(under_way)) {
-            Some(Some(place)) => places.push(place),
-            Some(None) => return self.full("server"),
-            None => {}
+        if let Some(files) = &self.files {
+            let under_way = request.extensions().get().map_or(0, Requester::answers);
+            let Some(place) = files.take_modestly(under_way) else {
+                let sentence =
+                    "this server answers as many requests as it has open files for; try again";
+                return full(sentence);
+            };
+            places.push(place);
         }
         let slot = (!places.is_empty()).then(|| Slot(places.into()));
         if let Some(slot) = &slot {
@@ -203,19 +205,6 @@ impl Rule {
         }
     }
 
-    fn full(&self, whose: &str) -> Response {
-        let sentence = match whose {
-            "route" => {
-                format!("this route answers {} requests at one time; try again", self.requests)
-            }
-            _ => "this server answers as many requests as it has open files for; try again".into(),
-        };
-        let refusal = Refusal::new(StatusCode::SERVICE_UNAVAILABLE, sentence);
-        let mut response = Response::from(refusal);
-        response.headers_mut().insert(header::RETRY_AFTER, HeaderValue::from_static("1"));
-        response
-    }
-
     /// The request with a body that fails beyond the limit, and where that is told.
     fn limited(&self, request: Request) -> Result<(Request, Option<Arc<AtomicBool>>), Refusal> {
         let Some(limit) = self.body_limit else { return Ok((request, None)) };
@@ -235,7 +224,14 @@ impl Rule {
     }
 }
 
-/// Room for the requests of all sites that take an open file.
+fn full(sentence: impl Into<String>) -> Response {
+    let refusal = Refusal::new(StatusCode::SERVICE_UNAVAILABLE, sentence);
+    let mut response = Response::from(refusal);
+    response.headers_mut().insert(header::RETRY_AFTER, HeaderValue::from_static("1"));
+    response
+}
+
+/// Room for so many requests at one time: of a route, or of all sites that take an open file for each.
 #[derive(Clone, Debug)]
 pub(super) struct Room {
     free: Arc<Semaphore>,
@@ -246,19 +242,20 @@ pub(super) struct Room {
 const MODEST: usize = 8;
 
 impl Room {
-    pub(super) fn new(files: usize) -> Self {
-        let all = files.clamp(1, Semaphore::MAX_PERMITS);
+    pub(super) fn new(all: usize) -> Self {
+        let all = all.min(Semaphore::MAX_PERMITS);
         Self { free: Arc::new(Semaphore::new(all)), all }
+    }
+
+    fn take(&self) -> Option<OwnedSemaphorePermit> {
+        Arc::clone(&self.free).try_acquire_owned().ok()
     }
 
     /// A place for a request of a connection that has so many answers under way. Once half of the room is
     /// taken only modest connections get more: a few that take all they can must not hold everybody up.
-    fn take(&self, under_way: usize) -> Option<OwnedSemaphorePermit> {
+    fn take_modestly(&self, under_way: usize) -> Option<OwnedSemaphorePermit> {
         let crowded = self.free.available_permits() <= self.all / 2;
-        if crowded && under_way > MODEST {
-            return None;
-        }
-        Arc::clone(&self.free).try_acquire_owned().ok()
+        if crowded && under_way > MODEST { None } else { self.take() }
     }
 }
 
@@ -361,14 +358,14 @@ mod tests {
         let mut held = Vec::new();
         for connection in 0..20 {
             for under_way in 1..=100 {
-                held.extend(room.take(under_way));
+                held.extend(room.take_modestly(under_way));
             }
-            assert!(room.take(1).is_some(), "after {connection} greedy ones");
+            assert!(room.take_modestly(1).is_some(), "after {connection} greedy ones");
         }
         assert_eq!(held.len(), 200 + 18 * MODEST);
-        while room.take(1).map(|place| held.push(place)).is_some() {}
-        assert!(held.len() == 400 && room.take(1).is_none());
+        while room.take_modestly(1).map(|place| held.push(place)).is_some() {}
+        assert!(held.len() == 400 && room.take_modestly(1).is_none());
         held.clear();
-        assert!(room.take(100).is_some());
+        assert!(room.take_modestly(100).is_some());
     }
 }

@@ -89,8 +89,8 @@ where
 }
 
 /// A layer that lets through only requesters whom `access` allows. Others get 403 and no reason. A request
-/// that is being answered, or whose body is still being read, when its requester loses the permit is cut off. The inner service finds the
-/// [`RequestPermit`] in the request's extensions.
+/// that is being answered, or whose body is still being read, when its requester loses the permit is cut
+/// off. The inner service finds the [`RequestPermit`] in the request's extensions.
 #[derive(Clone, Debug)]
 pub struct Authorize(Access);
 

@@ -8,18 +8,16 @@ use std::{future::poll_fn, panic::AssertUnwindSafe, sync::Arc, task::Poll};
 use bytes::Bytes;
 use futures_util::{FutureExt, StreamExt, stream::FuturesUnordered};
 use h3::error::ConnectionError;
-use http::{Request, Response};
-use http_body::Body;
 use tokio::time::{Instant, timeout};
-use tower_service::Service;
 
 use super::{
-    BoxError, RequestBody, Requester,
+    Requester,
     http3_exchange::{End, Exchange, Serving},
     limits::{FIELD_SECTION_BYTES, LARGE_BODY_WINDOW_BYTES, LINGER},
     meter::Role,
     quic::Metered,
     resets::Resets,
+    service::HttpService,
 };
 use crate::{
     close::CloseCode,
@@ -29,19 +27,12 @@ use crate::{
 /// Serves one connection until the client closes it, or the endpoint drains and all requests ended.
 /// `authorised` connections have a wide receive window already. However the client ends it, that is no
 /// failure of the handler; what it did wrong was answered with its close code when it was found.
-pub(super) async fn serve<S, B>(
+pub(super) async fn serve<S: HttpService>(
     service: &Arc<S>,
     connection: Connection,
     requester: Requester,
     authorised: bool,
-) -> Result<(), HandlerError>
-where
-    S: Service<Request<RequestBody>, Response = Response<B>> + Clone + Send + Sync + 'static,
-    S::Future: Send,
-    S::Error: Into<BoxError>,
-    B: Body<Data = Bytes> + Send + 'static,
-    B::Error: Into<BoxError>,
-{
+) -> Result<(), HandlerError> {
     let Some(quinn) = connection.quinn() else { return Err("HTTP/3 needs QUIC".into()) };
     if let Err(error) = serve_requests(service, &connection, quinn, requester, authorised).await
         && !error.is_h3_no_error()
@@ -52,20 +43,13 @@ where
     Ok(())
 }
 
-async fn serve_requests<S, B>(
+async fn serve_requests<S: HttpService>(
     service: &Arc<S>,
     connection: &Connection,
     quinn: &quinn::Connection,
     requester: Requester,
     authorised: bool,
-) -> Result<(), ConnectionError>
-where
-    S: Service<Request<RequestBody>, Response = Response<B>> + Clone + Send + Sync + 'static,
-    S::Future: Send,
-    S::Error: Into<BoxError>,
-    B: Body<Data = Bytes> + Send + 'static,
-    B::Error: Into<BoxError>,
-{
+) -> Result<(), ConnectionError> {
     let wide = (!authorised).then_some(LARGE_BODY_WINDOW_BYTES);
     let metered = Metered::new(quinn, Role::Server, wide);
     let (service, shared) = (Arc::clone(service), Arc::clone(metered.shared()));

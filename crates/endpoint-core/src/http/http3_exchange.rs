@@ -154,12 +154,7 @@ where
             .headers()
             .get(header::EXPECT)
             .is_some_and(|value| value.as_bytes().eq_ignore_ascii_case(b"100-continue"));
-        let guard = request.body_mut().guard();
-        let extensions = request.extensions_mut();
-        extensions.insert(requester.clone());
-        if let Some(guard) = guard {
-            extensions.insert(guard);
-        }
+        requester.go_with(&mut request);
         if expects {
             send.go_on()?;
         }

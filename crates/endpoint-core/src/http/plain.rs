@@ -5,7 +5,6 @@
 
 use std::{
     collections::HashMap,
-    convert::Infallible,
     io,
     net::{IpAddr, Ipv6Addr, TcpListener},
     pin::pin,
@@ -16,18 +15,11 @@ use std::{
 use bytes::Bytes;
 use http::{Request, Response};
 use http_body::Body;
-use hyper::{body::Incoming, server::conn, service::service_fn};
-use hyper_util::rt::{TokioIo, TokioTimer};
 use tokio::{sync::Semaphore, time::timeout};
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use tower_service::Service;
 
-use super::{
-    BoxError, RequestBody, Requester,
-    limits::FIELD_SECTION_BYTES,
-    linger::{Lingering, Unread},
-    tcp::{answer, body_of},
-};
+use super::{BoxError, RequestBody, Requester, service::HttpService, tcp::http1};
 use crate::{
     config::{Limits, RequestLimits},
     transport::tcp::{Accepted, accept, end_when_not_taken},
@@ -98,19 +90,13 @@ where
     Ok(serve(listener, service, options.clone(), limits.requests, end))
 }
 
-async fn serve<S, B>(
+async fn serve<S: HttpService>(
     listener: tokio::net::TcpListener,
     service: S,
     options: PlainOptions,
     limits: RequestLimits,
     end: impl Future<Output = ()> + Send + 'static,
-) where
-    S: Service<Request<RequestBody>, Response = Response<B>> + Clone + Send + Sync + 'static,
-    S::Future: Send,
-    S::Error: Into<BoxError>,
-    B: Body<Data = Bytes> + Send + 'static,
-    B::Error: Into<BoxError>,
-{
+) {
     let service = Arc::new(service);
     let room = Arc::new(Semaphore::new(options.connections.clamp(1, Semaphore::MAX_PERMITS)));
     let sources = Sources::default();
@@ -134,30 +120,8 @@ async fn serve<S, B>(
         let (service, draining) = (Arc::clone(&service), ended.clone());
         tasks.spawn(async move {
             let requester = Requester::plain(remote, local);
-            let unread = Unread::default();
-            let io = TokioIo::new(Lingering::new(stream, unread.clone()));
-            let service = service_fn(|request: Request<Incoming>| {
-                let request = request.map(|body| body_of(body, limits).telling(unread.clone()));
-                let (service, requester) = (Arc::clone(&service), requester.clone());
-                async move { Ok::<_, Infallible>(answer(&service, &requester, request).await) }
-            });
-            let served = conn::http1::Builder::new()
-                .timer(TokioTimer::new())
-                .keep_alive(lifetime.is_none())
-                .header_read_timeout(limits.header)
-                .max_buf_size(FIELD_SECTION_BYTES as usize)
-                .serve_connection(io, service)
-                .with_upgrades();
-            let ended = async {
-                let mut served = std::pin::pin!(served);
-                tokio::select! {
-                    ended = served.as_mut() => ended,
-                    () = draining.cancelled() => {
-                        served.as_mut().graceful_shutdown();
-                        served.await
-                    }
-                }
-            };
+            let drains = draining.cancelled();
+            let ended = http1(stream, &service, &requester, limits, lifetime.is_none(), drains);
             let ended = match lifetime {
                 Some(lifetime) => timeout(lifetime, ended).await.unwrap_or(Ok(())),
                 None => ended.await,

@@ -8,6 +8,9 @@ use std::{
     },
 };
 
+use http::Request;
+
+use super::RequestBody;
 use crate::{
     config::Access,
     facts::{Carrier, KeyKind, PeerKey},
@@ -71,6 +74,16 @@ impl Requester {
     pub(super) fn answering(&self) -> UnderWay {
         self.0.answers.fetch_add(1, Ordering::Relaxed);
         UnderWay(self.clone())
+    }
+
+    /// Puts the requester, and the guard of the body if there is one, into a request's extensions.
+    pub(super) fn go_with(&self, request: &mut Request<RequestBody>) {
+        let guard = request.body_mut().guard();
+        let extensions = request.extensions_mut();
+        extensions.insert(self.clone());
+        if let Some(guard) = guard {
+            extensions.insert(guard);
+        }
     }
 
     /// Where the requester is now; a QUIC peer may have moved.

@@ -13,6 +13,33 @@ use crate::{
     handler::{Connection, Handler, HandlerError, Permit},
 };
 
+/// What every version asks of a service and of the bodies of its answers.
+pub(super) trait HttpService:
+    Service<
+        Request<RequestBody>,
+        Response = Response<Self::Body>,
+        Future: Send,
+        Error: Into<BoxError>,
+    > + Clone
+    + Send
+    + Sync
+    + 'static
+{
+    type Body: Body<Data = Bytes, Error: Into<BoxError>> + Send + 'static;
+}
+
+impl<S, B> HttpService for S
+where
+    S: Service<Request<RequestBody>, Response = Response<B>, Future: Send, Error: Into<BoxError>>
+        + Clone
+        + Send
+        + Sync
+        + 'static,
+    B: Body<Data = Bytes, Error: Into<BoxError>> + Send + 'static,
+{
+    type Body = B;
+}
+
 /// Serves HTTP connections with one `tower::Service`.
 pub struct Web<S>(Arc<S>);
 
@@ -35,14 +62,7 @@ impl<S> fmt::Debug for Web<S> {
     }
 }
 
-impl<S, B> Handler for Web<S>
-where
-    S: Service<Request<RequestBody>, Response = Response<B>> + Clone + Send + Sync + 'static,
-    S::Future: Send,
-    S::Error: Into<BoxError>,
-    B: Body<Data = Bytes> + Send + 'static,
-    B::Error: Into<BoxError>,
-{
+impl<S: HttpService> Handler for Web<S> {
     async fn serve(&self, connection: Connection, permit: Permit) -> Result<(), HandlerError> {
         let Some(watch) = connection.watch().cloned() else {
             return Err("HTTP is served on accepted connections".into());

@@ -29,6 +29,7 @@ use super::{
     linger::{Lingering, Unread},
     requester::UnderWay,
     resets::Resets,
+    service::HttpService,
 };
 use crate::{
     config::RequestLimits,
@@ -48,46 +49,51 @@ const HTTP2_PONG: Duration = Duration::from_secs(10);
 const HTTP2_STREAM_WINDOW_BYTES: u32 = 256 * 1024;
 const HTTP2_CONNECTION_WINDOW_BYTES: u32 = 1024 * 1024;
 
-pub(super) async fn serve_http1<S, B>(
+pub(super) async fn serve_http1<S: HttpService>(
     service: &Arc<S>,
     connection: Connection,
     requester: Requester,
-) -> Result<(), HandlerError>
-where
-    S: Service<Request<RequestBody>, Response = Response<B>> + Clone + Send + Sync + 'static,
-    S::Future: Send,
-    S::Error: Into<BoxError>,
-    B: Body<Data = Bytes> + Send + 'static,
-    B::Error: Into<BoxError>,
-{
-    let unread = Unread::default();
+) -> Result<(), HandlerError> {
     let Some(duplex) = Duplex::of(&connection).await else { return Ok(()) };
-    let io = TokioIo::new(Lingering::new(duplex, unread.clone()));
     let limits = connection.request_limits();
+    note(http1(duplex, service, &requester, limits, true, connection.draining()).await);
+    // Without an upgrade the stream is gone by now; with one, the link lives as long as the stream does.
+    connection.closed().await;
+    Ok(())
+}
+
+/// Answers the requests of one HTTP/1.1 connection until it ends. When `drains` comes, what was asked is
+/// answered and nothing more is taken.
+pub(super) async fn http1<S: HttpService>(
+    io: impl AsyncRead + AsyncWrite + Send + Unpin + 'static,
+    service: &Arc<S>,
+    requester: &Requester,
+    limits: RequestLimits,
+    keep_alive: bool,
+    drains: impl Future<Output = ()>,
+) -> hyper::Result<()> {
+    let unread = Unread::default();
+    let io = TokioIo::new(Lingering::new(io, unread.clone()));
     let service = service_fn(|request: Request<Incoming>| {
         let request = request.map(|body| body_of(body, limits).telling(unread.clone()));
-        async { Ok::<_, Infallible>(answer(service, &requester, request).await) }
+        async { Ok::<_, Infallible>(answer(service, requester, request).await) }
     });
     let served = conn::http1::Builder::new()
         .timer(TokioTimer::new())
+        .keep_alive(keep_alive)
         .header_read_timeout(limits.header)
         .max_buf_size(FIELD_SECTION_BYTES as usize)
         .serve_connection(io, service)
         .with_upgrades();
-    // Boxed, so that it can be dropped: it holds the stream as long as it lives.
+    // Boxed, because its state is large and a connection of another version would keep the room for it.
     let mut served = Box::pin(served);
-    let ended = tokio::select! {
+    tokio::select! {
         ended = served.as_mut() => ended,
-        () = connection.draining() => {
+        () = drains => {
             served.as_mut().graceful_shutdown();
-            served.as_mut().await
+            served.await
         }
-    };
-    note(ended);
-    drop(served);
-    // Without an upgrade the stream is gone by now; with one, the link lives as long as the stream does.
-    connection.closed().await;
-    Ok(())
+    }
 }
 
 /// However a client ends its connection, that is no failure of the handler.
@@ -97,18 +103,11 @@ fn note<E: std::fmt::Display>(ended: Result<(), E>) {
     }
 }
 
-pub(super) async fn serve_http2<S, B>(
+pub(super) async fn serve_http2<S: HttpService>(
     service: &Arc<S>,
     connection: Connection,
     requester: Requester,
-) -> Result<(), HandlerError>
-where
-    S: Service<Request<RequestBody>, Response = Response<B>> + Clone + Send + Sync + 'static,
-    S::Future: Send,
-    S::Error: Into<BoxError>,
-    B: Body<Data = Bytes> + Send + 'static,
-    B::Error: Into<BoxError>,
-{
+) -> Result<(), HandlerError> {
     let Some(duplex) = Duplex::of(&connection).await else { return Ok(()) };
     let io = TokioIo::new(duplex);
     let service = Arc::clone(service);
@@ -190,12 +189,12 @@ impl Drop for Unanswered {
 }
 
 /// A body that is given up as the limits say.
-pub(super) fn body_of(body: Incoming, limits: RequestLimits) -> RequestBody {
+fn body_of(body: Incoming, limits: RequestLimits) -> RequestBody {
     RequestBody::from(body).given_up_after(limits.body_idle)
 }
 
 /// Answers one request, whatever happens: checked, with its requester, with `alt-svc` behind TLS.
-pub(super) async fn answer<S, B>(
+async fn answer<S, B>(
     service: &Arc<S>,
     requester: &Requester,
     mut request: Request<RequestBody>,
@@ -210,12 +209,7 @@ where
     }
     let under_way = requester.answering();
     let alt_svc = requester.carrier().and_then(|_| alt_svc(&request));
-    let guard = request.body_mut().guard();
-    let extensions = request.extensions_mut();
-    extensions.insert(requester.clone());
-    if let Some(guard) = guard {
-        extensions.insert(guard);
-    }
+    requester.go_with(&mut request);
     // A panic of the service ends its own request. Boxed, because hyper moves the whole from hand to hand.
     let called = AssertUnwindSafe(Box::pin(call(service, request))).catch_unwind().await;
     let mut response = match called {

@@ -23,7 +23,7 @@ use quinn_proto::{
 use rustls::quic::{Suite, Version};
 use tracing::debug;
 
-use crate::facts::Carrier;
+use crate::{facts::Carrier, transport::varint};
 
 use super::{
     Choice, Handshake, TlsServer,
@@ -267,15 +267,6 @@ pub(super) fn without_bidi_credit(
         rest = after;
     }
     TransportParameters::read(Side::Client, &mut kept.as_slice()).map_err(|_| bad_parameters())
-}
-
-/// A variable-length integer (RFC 9000 §16) and what follows it.
-pub(super) fn varint(bytes: &[u8]) -> Option<(u64, &[u8])> {
-    let first = *bytes.first()?;
-    let (number, rest) = bytes.split_at_checked(1 << (first >> 6))?;
-    let value = number.iter().fold(0_u64, |value, byte| value << 8 | u64::from(*byte));
-    let bits = 8 * number.len() - 2;
-    Some((value & ((1 << bits) - 1), rest))
 }
 
 fn bad_parameters() -> TransportError {

@@ -20,6 +20,7 @@ pub(crate) mod tcp_link;
 #[cfg(not(feature = "tcp"))]
 #[path = "tcp_link_off.rs"]
 mod tcp_link;
+mod varint;
 
 pub use self::stream::{RecvStream, SendStream};
 pub(crate) use self::{
@@ -28,4 +29,5 @@ pub(crate) use self::{
     link::{Link, QuicLink, from_quinn, without_peers_text},
     qlog::Qlog,
     quic::{Accepting, bind_udp, client_endpoint, client_transport, server_endpoint},
+    varint::varint,
 };

@@ -77,9 +77,7 @@ impl Files {
             return Refusal::status(StatusCode::NOT_FOUND).into();
         }
         if !matches!(*request.method(), Method::GET | Method::HEAD) {
-            let mut response = Response::from(Refusal::status(StatusCode::METHOD_NOT_ALLOWED));
-            response.headers_mut().insert(header::ALLOW, HeaderValue::from_static("GET, HEAD"));
-            return response;
+            return Refusal::reads_only();
         }
         // RFC 9110 §13.1.3: `if-none-match` takes the place of `if-modified-since`.
         let known = request.headers_mut().remove(header::IF_NONE_MATCH);

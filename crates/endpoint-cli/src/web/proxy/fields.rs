@@ -24,7 +24,7 @@ const PEER_SCOPE: HeaderName = HeaderName::from_static("endpoint-peer-scope");
 /// What every name of ours begins with.
 const OURS: &str = "endpoint-peer";
 
-const FORWARDED_FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
+pub(crate) const FORWARDED_FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
 const FORWARDED_HOST: HeaderName = HeaderName::from_static("x-forwarded-host");
 const FORWARDED_PROTO: HeaderName = HeaderName::from_static("x-forwarded-proto");
 const REAL_IP: HeaderName = HeaderName::from_static("x-real-ip");
@@ -74,8 +74,12 @@ pub(super) fn unforge(headers: &mut HeaderMap) {
 }
 
 fn remove(headers: &mut HeaderMap, which: impl Fn(&str) -> bool) {
+    remove_named(headers, |_, folded| which(folded));
+}
+
+fn remove_named(headers: &mut HeaderMap, which: impl Fn(&HeaderName, &str) -> bool) {
     let names: Vec<HeaderName> =
-        headers.keys().filter(|name| which(&folded(name))).cloned().collect();
+        headers.keys().filter(|name| which(name, &folded(name))).cloned().collect();
     for name in names {
         headers.remove(name);
     }
@@ -128,12 +132,6 @@ pub(super) fn untrail(trailers: &mut HeaderMap) {
     remove(trailers, |name| {
         is_of_forwarding(name) || name.starts_with("content-") || of_the_head.contains(&name)
     });
-}
-
-/// The host and port that a client asked for.
-pub(super) fn authority(request: &Request) -> Option<Authority> {
-    let field = || request.headers().get(header::HOST)?.to_str().ok()?.parse().ok();
-    request.uri().authority().cloned().or_else(field)
 }
 
 /// Makes a client's request into one for an upstream; gives how its body gets on.
@@ -207,14 +205,7 @@ fn forwarded(
         remove(headers, is_of_forwarding);
     }
     // Proxies write these with hyphens: other spellings are a client's, passed over by the proxy before us.
-    let odd: Vec<HeaderName> = headers
-        .keys()
-        .filter(|name| is_of_forwarding(&folded(name)) && folded(name) != name.as_str())
-        .cloned()
-        .collect();
-    for name in odd {
-        headers.remove(name);
-    }
+    remove_named(headers, |name, folded| is_of_forwarding(folded) && folded != name.as_str());
     let text = |text: &str| HeaderValue::from_str(text).ok();
     // Every line of it: some proxies add theirs as a line of its own.
     let before = headers.get_all(FORWARDED_FOR).iter().filter_map(|value| value.to_str().ok());
@@ -288,7 +279,7 @@ mod tests {
         let here = "192.0.2.7:1000".parse().unwrap();
         let requester = Requester::plain(here, here);
         let trusted: Vec<IpNet> = trusted.iter().map(|text| text.parse().unwrap()).collect();
-        let authority = authority(&request);
+        let authority = crate::web::authority(&request);
         forward(&mut request, &requester, None, &trusted, authority.as_ref(), "endpoint-1f");
         assert_eq!(request.uri(), "/x?y");
         request.headers().clone()

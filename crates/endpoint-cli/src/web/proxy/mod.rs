@@ -25,6 +25,7 @@ use http_body::Body as _;
 use ipnet::IpNet;
 use tokio::time::{Instant, error::Elapsed, timeout};
 
+pub(crate) use self::fields::FORWARDED_FOR;
 use self::{
     body::{Trimmed, Upload},
     pool::{Fault, Pool},
@@ -101,7 +102,7 @@ impl Proxy {
             return Refusal::new(StatusCode::LOOP_DETECTED, sentence).into();
         }
         let authority = match host::host(&request) {
-            Ok(_) => fields::authority(&request),
+            Ok(_) => host::authority(&request),
             Err(refusal) => return refusal.into(),
         };
         let tunnel = upgrade::wanted(&mut request);

@@ -4,8 +4,9 @@ use std::sync::{Arc, atomic::Ordering};
 
 use super::{
     EMPTY_DATA_FRAMES, HEADERS_BYTES, INTERIM_SECTIONS, Reserved, Role, SETTINGS_BYTES, Totals,
-    UNKNOWN_BYTES, UNKNOWN_FRAMES, Violation, section::Section, settings, varint,
+    UNKNOWN_BYTES, UNKNOWN_FRAMES, Violation, section::Section, settings,
 };
+use crate::transport::varint;
 
 const DATA: u64 = 0x00;
 const HEADERS: u64 = 0x01;
@@ -96,8 +97,8 @@ impl FrameMeter {
                     }
                     bytes = rest;
                     let whole = header.get(..*length).unwrap_or_default();
-                    let Some((kind, used)) = varint(whole) else { continue };
-                    let Some((left, _)) = whole.get(used..).and_then(varint) else { continue };
+                    let Some((kind, after)) = varint(whole) else { continue };
+                    let Some((left, _)) = varint(after) else { continue };
                     self.begin(kind, left)?;
                     self.at = At::Payload { kind, left };
                     if left == 0 {
@@ -265,7 +266,7 @@ impl FrameMeter {
                     return Ok(());
                 }
                 let id = match varint(payload) {
-                    Some((id, used)) if used == payload.len() => id,
+                    Some((id, [])) => id,
                     _ => return Err(Violation::FRAME),
                 };
                 match kind {

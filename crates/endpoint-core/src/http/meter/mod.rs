@@ -115,14 +115,3 @@ impl Drop for Reserved {
         self.totals.undecoded.fetch_sub(self.bytes, Ordering::Relaxed);
     }
 }
-
-/// A QUIC variable-length integer at the start of `bytes` (RFC 9000 §16) and its length; `None` if it is
-/// cut.
-fn varint(bytes: &[u8]) -> Option<(u64, usize)> {
-    let first = *bytes.first()?;
-    let length = 1usize << (first >> 6);
-    let rest = bytes.get(1..length)?;
-    let value =
-        rest.iter().fold(u64::from(first & 0x3f), |value, byte| value << 8 | u64::from(*byte));
-    Some((value, length))
-}

@@ -1,6 +1,7 @@
 //! Is this a SETTINGS payload? (RFC 9114 §7.2.4)
 
-use super::{Violation, varint};
+use super::Violation;
+use crate::transport::varint;
 
 /// Settings in one frame; the registry has fewer than twenty.
 const SETTINGS: usize = 64;
@@ -16,10 +17,9 @@ pub(super) fn check(mut payload: &[u8]) -> Result<Option<u64>, Violation> {
     let mut seen = Vec::new();
     let mut most_fields = None;
     while !payload.is_empty() {
-        let (id, used) = varint(payload).ok_or(Violation::FRAME)?;
-        let rest = payload.get(used..).ok_or(Violation::FRAME)?;
-        let (value, used) = varint(rest).ok_or(Violation::FRAME)?;
-        payload = rest.get(used..).ok_or(Violation::FRAME)?;
+        let (id, rest) = varint(payload).ok_or(Violation::FRAME)?;
+        let (value, rest) = varint(rest).ok_or(Violation::FRAME)?;
+        payload = rest;
         if matches!(id, 0x00 | 0x02..=0x05) || seen.contains(&id) {
             return Err(Violation::SETTINGS);
         }

@@ -122,7 +122,7 @@ pub(super) struct Metered {
     inner: h3_quinn::Connection,
     shared: Arc<Shared>,
     incoming: Pin<Box<dyn Stream<Item = Accepted> + Send + Sync>>,
-    opening: Option<Pin<Box<dyn Stream<Item = Accepted> + Send + Sync>>>,
+    open: Opener,
     /// Unidirectional streams that have not said what they are.
     untyped: Vec<h3_quinn::RecvStream>,
     qpack: Vec<(h3_quinn::RecvStream, QpackMeter)>,
@@ -139,20 +139,27 @@ impl Metered {
     pub(super) fn new(quinn: &quinn::Connection, role: Role, wide: Option<u32>) -> Self {
         let incoming =
             stream::unfold(quinn.clone(), |quinn| async { Some((quinn.accept_bi().await, quinn)) });
-        Self {
-            inner: h3_quinn::Connection::new(quinn.clone()),
-            shared: Arc::new(Shared {
-                quinn: quinn.clone(),
-                role,
-                totals: Arc::default(),
-                accepted: Mutex::default(),
-                handing: Mutex::default(),
-                wide,
-                widened: AtomicBool::new(false),
-                first: Mutex::default(),
-            }),
-            incoming: Box::pin(incoming),
+        let shared = Arc::new(Shared {
+            quinn: quinn.clone(),
+            role,
+            totals: Arc::default(),
+            accepted: Mutex::default(),
+            handing: Mutex::default(),
+            wide,
+            widened: AtomicBool::new(false),
+            first: Mutex::default(),
+        });
+        let inner = h3_quinn::Connection::new(quinn.clone());
+        let open = Opener {
+            inner: <h3_quinn::Connection as quic::Connection<Bytes>>::opener(&inner),
+            shared: Arc::clone(&shared),
             opening: None,
+        };
+        Self {
+            inner,
+            shared,
+            incoming: Box::pin(incoming),
+            open,
             untyped: Vec::new(),
             qpack: Vec::new(),
             control: false,
@@ -285,11 +292,7 @@ impl quic::Connection<Bytes> for Metered {
     }
 
     fn opener(&self) -> Opener {
-        Opener {
-            inner: <h3_quinn::Connection as quic::Connection<Bytes>>::opener(&self.inner),
-            shared: Arc::clone(&self.shared),
-            opening: None,
-        }
+        self.open.clone()
     }
 }
 
@@ -298,18 +301,18 @@ impl quic::OpenStreams<Bytes> for Metered {
     type SendStream = h3_quinn::SendStream<Bytes>;
 
     fn poll_open_bidi(&mut self, cx: &mut Context<'_>) -> Poll<Result<Bidi, StreamErrorIncoming>> {
-        poll_open(&mut self.opening, &self.shared, cx)
+        self.open.poll_open_bidi(cx)
     }
 
     fn poll_open_send(
         &mut self,
         cx: &mut Context<'_>,
     ) -> Poll<Result<Self::SendStream, StreamErrorIncoming>> {
-        <h3_quinn::Connection as quic::OpenStreams<Bytes>>::poll_open_send(&mut self.inner, cx)
+        self.open.poll_open_send(cx)
     }
 
-    fn close(&mut self, code: h3::error::Code, _reason: &[u8]) {
-        close(&self.shared, code);
+    fn close(&mut self, code: h3::error::Code, reason: &[u8]) {
+        self.open.close(code, reason);
     }
 }
 
@@ -331,7 +334,20 @@ impl quic::OpenStreams<Bytes> for Opener {
     type SendStream = h3_quinn::SendStream<Bytes>;
 
     fn poll_open_bidi(&mut self, cx: &mut Context<'_>) -> Poll<Result<Bidi, StreamErrorIncoming>> {
-        poll_open(&mut self.opening, &self.shared, cx)
+        let shared = &self.shared;
+        let first = shared.first.lock().unwrap_or_else(PoisonError::into_inner).take();
+        if let Some((send, recv)) = first {
+            return Poll::Ready(Bidi::new(send, recv, shared).map_err(of_connection));
+        }
+        let opening = self.opening.get_or_insert_with(|| {
+            Box::pin(stream::unfold(shared.quinn.clone(), |quinn| async {
+                Some((quinn.open_bi().await, quinn))
+            }))
+        });
+        let opened = ready!(opening.poll_next_unpin(cx));
+        let (send, recv) =
+            opened.unwrap_or(Err(quinn::ConnectionError::LocallyClosed)).map_err(lost)?;
+        Poll::Ready(Bidi::new(send, recv, shared).map_err(of_connection))
     }
 
     fn poll_open_send(
@@ -341,37 +357,13 @@ impl quic::OpenStreams<Bytes> for Opener {
         <h3_quinn::OpenStreams as quic::OpenStreams<Bytes>>::poll_open_send(&mut self.inner, cx)
     }
 
+    /// h3 closes when its connection is dropped, and without a code of ours: the endpoint does that better,
+    /// at its pace and with the reason. What h3 found wrong closes at once; its text stays here.
     fn close(&mut self, code: h3::error::Code, _reason: &[u8]) {
-        close(&self.shared, code);
-    }
-}
-
-fn poll_open(
-    opening: &mut Option<Pin<Box<dyn Stream<Item = Accepted> + Send + Sync>>>,
-    shared: &Arc<Shared>,
-    cx: &mut Context<'_>,
-) -> Poll<Result<Bidi, StreamErrorIncoming>> {
-    let first = shared.first.lock().unwrap_or_else(PoisonError::into_inner).take();
-    if let Some((send, recv)) = first {
-        return Poll::Ready(Bidi::new(send, recv, shared).map_err(of_connection));
-    }
-    let opening = opening.get_or_insert_with(|| {
-        Box::pin(stream::unfold(shared.quinn.clone(), |quinn| async {
-            Some((quinn.open_bi().await, quinn))
-        }))
-    });
-    let opened = ready!(opening.poll_next_unpin(cx));
-    let (send, recv) =
-        opened.unwrap_or(Err(quinn::ConnectionError::LocallyClosed)).map_err(lost)?;
-    Poll::Ready(Bidi::new(send, recv, shared).map_err(of_connection))
-}
-
-/// h3 closes when its connection is dropped, and without a code of ours: the endpoint does that better,
-/// at its pace and with the reason. What h3 found wrong closes at once; its text stays here.
-fn close(shared: &Shared, code: h3::error::Code) {
-    if code != h3::error::Code::H3_NO_ERROR {
-        let code = VarInt::from_u64(code.value()).unwrap_or(VarInt::MAX);
-        shared.quinn.close(code, b"");
+        if code != h3::error::Code::H3_NO_ERROR {
+            let code = VarInt::from_u64(code.value()).unwrap_or(VarInt::MAX);
+            self.shared.quinn.close(code, b"");
+        }
     }
 }
 

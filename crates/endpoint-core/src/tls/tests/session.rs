@@ -13,9 +13,9 @@ use rustls::{
 };
 
 use super::*;
-use crate::tls::{
-    hello::Alert,
-    session::{varint, without_bidi_credit},
+use crate::{
+    tls::{hello::Alert, session::without_bidi_credit},
+    transport::varint,
 };
 
 /// Transport parameters with 100 bidirectional and 3 unidirectional streams.
@@ -165,23 +165,6 @@ fn tells_an_asked_client_of_no_bidirectional_streams_and_of_all_the_rest() {
     for kept in [0x00, 0x04, 0x09, 0x0f] {
         assert_eq!(id(&after, kept), id(&before, kept), "{kept:#x}");
         assert!(id(&after, kept).is_some());
-    }
-}
-
-#[test]
-fn reads_integers_of_every_length() {
-    // RFC 9000 §A.1.
-    for (bytes, value) in [
-        (&[0xc2, 0x19, 0x7c, 0x5e, 0xff, 0x14, 0xe8, 0x8c][..], 151_288_809_941_952_652),
-        (&[0x9d, 0x7f, 0x3e, 0x7d], 494_878_333),
-        (&[0x7b, 0xbd], 15_293),
-        (&[0x25], 37),
-        (&[0x40, 0x25], 37),
-    ] {
-        assert_eq!(varint(bytes), Some((value, &[][..])));
-        for cut in 0..bytes.len() {
-            assert_eq!(varint(&bytes[..cut]), None);
-        }
     }
 }
 

@@ -11,13 +11,13 @@ use std::{
 
 use axum::body::Body;
 use endpoint_core::http::RequestBody;
-use http::{HeaderName, HeaderValue, Method, StatusCode, header, uri::Authority};
+use http::{HeaderValue, Method, StatusCode, header, uri::Authority};
 use tower::Service;
 
 use super::{Facts, metrics, page};
-use crate::web::{Refusal, Request, Response, Web, dress, is_cross_site, page_wanted};
-
-const FORWARDED_FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
+use crate::web::{
+    FORWARDED_FOR, Refusal, Request, Response, Web, authority, dress, is_cross_site, page_wanted,
+};
 
 /// The service of the loopback listener.
 #[derive(Clone, Debug)]
@@ -48,17 +48,12 @@ impl Loopback {
     /// Whether the request is for this machine's own names. Anything else is a site's, or nobody's: a name
     /// that somebody else lets point here gets nothing (DNS rebinding).
     fn is_ours(&self, request: &Request) -> bool {
-        let field = || request.headers().get(header::HOST)?.to_str().ok()?.parse().ok();
-        let authority: Option<Authority> = request.uri().authority().cloned().or_else(field);
-        let Some(authority) = authority else { return false };
-        is_own(&authority, self.0.address.port())
+        authority(request).is_some_and(|authority| is_own(&authority, self.0.address.port()))
     }
 
     fn status(&self, request: &Request) -> Response {
         if !matches!(*request.method(), Method::GET | Method::HEAD) {
-            let mut response = Response::from(Refusal::status(StatusCode::METHOD_NOT_ALLOWED));
-            response.headers_mut().insert(header::ALLOW, HeaderValue::from_static("GET, HEAD"));
-            return response;
+            return Refusal::reads_only();
         }
         // What a proxy passed on does not come from this machine, whoever set it up.
         let passed_on = [header::VIA, header::FORWARDED, FORWARDED_FOR];

@@ -9,10 +9,10 @@ use std::{
 
 use axum::body::Body;
 use endpoint_core::http::RequestBody;
-use http::{HeaderValue, StatusCode, header};
+use http::StatusCode;
 use tower::Service;
 
-use crate::web::{Host, Refusal, Request, Response, Web, dress, host};
+use crate::web::{Host, Refusal, Request, Response, Web, dress, host, permanent};
 
 /// Redirects configured names and nothing else, so that nobody is sent where the request says.
 #[derive(Clone, Debug)]
@@ -39,22 +39,12 @@ impl ToHttps {
         if request.method() == http::Method::CONNECT {
             return Refusal::status(StatusCode::METHOD_NOT_ALLOWED).into();
         }
-        let path = request.uri().path_and_query().map_or("/", |path| path.as_str());
-        let path = if path.starts_with('/') { path } else { "/" };
         let port = match self.0.port {
             443 => String::new(),
             port => format!(":{port}"),
         };
-        match HeaderValue::from_str(&format!("https://{}{port}{path}", name.as_str())) {
-            Ok(location) => {
-                let refusal =
-                    Refusal::new(StatusCode::PERMANENT_REDIRECT, "this is served over https");
-                let mut response = Response::from(refusal);
-                response.headers_mut().insert(header::LOCATION, location);
-                response
-            }
-            Err(_) => Refusal::status(StatusCode::BAD_REQUEST).into(),
-        }
+        let base = format!("https://{}{port}", name.as_str());
+        permanent(&base, request, "this is served over https")
     }
 }
 
