@@ -11,12 +11,15 @@ use std::{
 
 use endpoint_cli::control::protocol::{Answer, Request};
 use endpoint_core::{
+    CertProbe,
+    endpoint::AcmeProbe,
     identity::{KeyText, spki_fingerprint},
     target::Target,
     tls::hello,
     trust::authorized,
 };
 use endpoint_tests::fuzz::{FuzzTarget, TARGETS, corpus};
+use jiff::Timestamp;
 
 const REDUCED: usize = 2_000;
 const LONG: usize = 200_000;
@@ -155,6 +158,36 @@ fn frame_meter_holds() {
     run("frame_meter");
 }
 
+#[test]
+fn bundle_document_holds() {
+    run("bundle_document");
+}
+
+#[test]
+fn ocsp_answer_holds() {
+    run("ocsp_answer");
+}
+
+#[test]
+fn kept_certificate_holds() {
+    run("kept_certificate");
+}
+
+#[test]
+fn order_history_holds() {
+    run("order_history");
+}
+
+#[test]
+fn tailscale_pair_holds() {
+    run("tailscale_pair");
+}
+
+#[test]
+fn renewal_window_holds() {
+    run("renewal_window");
+}
+
 /// Without this a parser that refuses everything would pass all of the above.
 #[test]
 fn the_good_inputs_of_the_corpora_are_accepted() {
@@ -176,6 +209,24 @@ fn the_good_inputs_of_the_corpora_are_accepted() {
     }
     for name in ["status", "connections", "reload", "kick"] {
         assert!(Request::parse(&read("control", name)).is_ok(), "{name}");
+    }
+    let then: Timestamp = "2026-11-26T12:00:00Z".parse().expect("a time");
+    for name in ["one", "chain"] {
+        assert!(CertProbe::bundle(&read("bundle_document", name)).is_some(), "{name}");
+        let pair = read("tailscale_pair", name);
+        assert!(CertProbe::pair(&pair, "node.tail1.ts.net", then).is_some(), "{name}");
+        assert!(CertProbe::kept(&read("kept_certificate", name)).is_some(), "{name}");
+    }
+    if cfg!(feature = "http3") {
+        for name in ["good", "by-a-delegate"] {
+            assert!(CertProbe::ocsp(&read("ocsp_answer", name), then).is_some(), "{name}");
+        }
+    }
+    if cfg!(feature = "acme") {
+        for name in ["whole", "empty"] {
+            assert!(AcmeProbe::history(&read("order_history", name)).is_some(), "{name}");
+        }
+        assert!(AcmeProbe::window(&read("renewal_window", "whole")).is_some());
     }
     for name in ["item", "done", "error"] {
         assert!(Answer::parse(&read("control", name)).is_ok(), "{name}");

@@ -5,7 +5,7 @@
 //! busy machine, which wall time does not. Subjects take turns, so that a disturbance meets them all,
 //! and figures are medians of rounds; compare ratios of one run, not numbers of two.
 //!
-//! [`http`] does the same for requests: ours beside h3, hyper, Caddy and nginx.
+//! [`store`] measures records and starts. [`http`] does the same for requests: ours beside h3, hyper, Caddy and nginx.
 //!
 //! One JSON object a line on standard output; progress goes to standard error.
 
@@ -15,6 +15,7 @@ mod http;
 mod ours;
 mod raw;
 mod report;
+mod store;
 mod subject;
 mod usage;
 
@@ -37,6 +38,7 @@ struct Plan {
     requests: usize,
     idle_rounds: usize,
     idle: usize,
+    certificates: usize,
     only: Option<String>,
     http: http::Plan,
 }
@@ -47,6 +49,7 @@ const FULL: Plan = Plan {
     requests: 1500,
     idle_rounds: 3,
     idle: 1000,
+    certificates: 10_000,
     only: None,
     http: http::FULL,
 };
@@ -56,6 +59,7 @@ const QUICK: Plan = Plan {
     requests: 600,
     idle_rounds: 1,
     idle: 300,
+    certificates: 1000,
     only: None,
     http: http::QUICK,
 };
@@ -64,8 +68,8 @@ const USAGE: &str = "\
 usage: bench [http] [--quick] [--only FIGURE]
   http           only the figures of HTTP, whose names begin so
   --quick        seconds instead of minutes
-  --only FIGURE  handshake_full, request_response, requests_concurrent, idle_memory, choose, or the
-                 beginning of a name, such as http_h3";
+  --only FIGURE  handshake_full, handshake_names, request_response, requests_concurrent, idle_memory, choose,
+                 store_write, store_read, store_start, or the beginning of a name, such as http_h3";
 
 fn main() -> ExitCode {
     let args: Vec<String> = std::env::args().skip(1).collect();
@@ -104,6 +108,7 @@ fn run(plan: &Plan) -> Result<(), String> {
     let main = &Subject::MAIN;
     for (figure, subjects, work, count) in [
         ("handshake_full", Subject::ALL.as_slice(), Work::Handshake, plan.handshakes),
+        ("handshake_names", Subject::NAMES.as_slice(), Work::Handshake, plan.handshakes),
         ("request_response", main, Work::Serial, plan.requests),
         ("requests_concurrent", main, Work::Concurrent, 4 * plan.requests),
     ] {
@@ -120,6 +125,7 @@ fn run(plan: &Plan) -> Result<(), String> {
         eprintln!("measuring choose");
         hello::measure(plan.rounds)?.print();
     }
+    store::run(plan.rounds, plan.certificates, wanted)?;
     http::run(&plan.http, wanted)
 }
 

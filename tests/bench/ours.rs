@@ -8,8 +8,8 @@ use endpoint_core::{
 };
 
 use crate::{
-    raw::{ALPN, NAME, Pem},
-    subject::MAX_REQUEST_BYTES,
+    raw::{ALPN, NAME, Pem, nth_name},
+    subject::{MAX_REQUEST_BYTES, Subject},
 };
 
 const SERVER_SEED: [u8; 32] = [1; 32];
@@ -39,7 +39,7 @@ pub struct Server {
     _files: tempfile::TempDir,
 }
 
-pub async fn serve(x509: bool) -> Result<Server, String> {
+pub async fn serve(subject: Subject) -> Result<Server, String> {
     let text = |error: &dyn std::fmt::Display| error.to_string();
     let pem = Pem::new()?;
     let files = tempfile::tempdir().map_err(|error| text(&error))?;
@@ -48,12 +48,15 @@ pub async fn serve(x509: bool) -> Result<Server, String> {
     std::fs::write(&key, &pem.key).map_err(|error| text(&error))?;
     let peers = format!("{}\n", Identity::from_seed(&CLIENT_SEED).fingerprint());
     let alpn = Alpn::new(ALPN).map_err(|error| text(&error))?;
-    let access = if x509 { Access::Public } else { Access::default() };
+    let access = if subject.is_x509() { Access::Public } else { Access::default() };
     // One client plays all peers.
     let limits = Limits::default().connections(1_000_000).connections_per_peer(1_000_000);
     let endpoint = Endpoint::builder(Identity::from_seed(&SERVER_SEED))
         .listen(SocketAddr::from(([127, 0, 0, 1], 0)))
-        .server_name(NAME, TlsIdentity::X509 { cert, key })
+        .server_names(
+            (0..subject.names()).map(nth_name).chain([NAME.to_owned()]),
+            TlsIdentity::X509 { cert, key },
+        )
         .authorized(AuthorizedPeers::from_text(&peers).map_err(|error| text(&error))?)
         .limits(limits)
         .handle(alpn, access, Answer)

@@ -1,6 +1,13 @@
 //! quinn without us: as it comes, and with everything that we set but nothing that we decide.
 
-use std::{net::SocketAddr, sync::Arc, time::Duration};
+use std::{
+    net::SocketAddr,
+    sync::{
+        Arc,
+        atomic::{AtomicUsize, Ordering},
+    },
+    time::Duration,
+};
 
 use quinn::{
     ClientConfig, Endpoint, ServerConfig, TransportConfig, VarInt,
@@ -29,6 +36,12 @@ use crate::subject::{MAX_REQUEST_BYTES, Subject, Work};
 
 pub const ALPN: &[u8] = b"bench/1";
 pub const NAME: &str = "bench.example";
+const STRIDE: usize = 7919;
+
+/// One of many names, all of which the certificate is for.
+pub fn nth_name(n: usize) -> String {
+    format!("host-{n}.{NAME}")
+}
 
 /// A certificate with a P-256 key.
 pub struct Pem {
@@ -39,11 +52,12 @@ pub struct Pem {
 
 impl Pem {
     pub fn new() -> Result<Self, String> {
-        Self::of(NAME)
+        Self::of(&[NAME, &format!("*.{NAME}")])
     }
 
-    pub fn of(name: &str) -> Result<Self, String> {
-        let made = rcgen::generate_simple_self_signed([name.to_owned()]);
+    pub fn of(names: &[&str]) -> Result<Self, String> {
+        let names: Vec<String> = names.iter().map(ToString::to_string).collect();
+        let made = rcgen::generate_simple_self_signed(names);
         let made = made.map_err(|error| error.to_string())?;
         let key = made.signing_key.serialize_pem();
         Ok(Self { certificate: made.cert.pem(), key, der: made.cert.der().to_vec() })
@@ -126,6 +140,9 @@ pub struct Client {
     server: SocketAddr,
     /// Whether the first stream's credit is the server's yes.
     waits: bool,
+    /// How many of the server's names are asked for in turn; 0: the one that all have.
+    names: usize,
+    dialled: AtomicUsize,
 }
 
 impl Client {
@@ -134,7 +151,7 @@ impl Client {
         let builder = rustls::ClientConfig::builder_with_provider(Arc::clone(&provider))
             .with_protocol_versions(&[&TLS13])
             .map_err(|error| error.to_string())?;
-        let x509 = matches!(subject, Subject::QuinnDefault | Subject::EndpointX509);
+        let x509 = subject.is_x509();
         let mut tls = if x509 {
             let der = data_encoding::HEXLOWER.decode(certificate.as_bytes());
             let mut roots = rustls::RootCertStore::empty();
@@ -166,13 +183,20 @@ impl Client {
         );
         let mut endpoint = endpoint.map_err(|error| error.to_string())?;
         endpoint.set_default_client_config(config);
-        Ok(Self { endpoint, server, waits: subject == Subject::QuinnTuned })
+        let waits = subject == Subject::QuinnTuned;
+        Ok(Self { endpoint, server, waits, names: subject.names(), dialled: AtomicUsize::new(0) })
     }
 
     /// Also gives the stream, if any, whose opening was the server's yes: dropped, it would be sent.
     pub async fn connect(&self) -> Result<(quinn::Connection, Option<Stream>), String> {
         let text = |error: &dyn std::fmt::Display| error.to_string();
-        let connecting = self.endpoint.connect(self.server, NAME).map_err(|error| text(&error))?;
+        // A stride that meets every name and no two neighbours.
+        let dialled = self.dialled.fetch_add(STRIDE, Ordering::Relaxed);
+        let name = match self.names {
+            0 => NAME.to_owned(),
+            names => nth_name(dialled % names),
+        };
+        let connecting = self.endpoint.connect(self.server, &name).map_err(|error| text(&error))?;
         let connection = connecting.await.map_err(|error| text(&error))?;
         let mut first = None;
         if self.waits {

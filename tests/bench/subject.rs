@@ -11,6 +11,10 @@ pub enum Subject {
     Endpoint,
     /// Ours, as a browser sees it: X.509 P-256, a public handler; dialled by `QuinnDefault`'s client.
     EndpointX509,
+    /// The same with ten server names, each of which is asked for in turn.
+    EndpointTenNames,
+    /// The same with a hundred thousand.
+    EndpointManyNames,
     /// quinn as it comes: X.509 P-256, the server alone proves itself.
     QuinnDefault,
     /// quinn with our transport parameters, mutual raw keys and stream credit as the server's yes,
@@ -30,8 +34,26 @@ impl Subject {
     ];
     pub const MAIN: [Self; 3] = [Self::Endpoint, Self::QuinnDefault, Self::QuinnTuned];
 
+    /// What a number of names costs.
+    pub const NAMES: [Self; 3] =
+        [Self::EndpointTenNames, Self::EndpointManyNames, Self::QuinnDefault];
+
+    /// How many names the server has beside the one that all have.
+    pub fn names(self) -> usize {
+        match self {
+            Self::EndpointTenNames => 10,
+            Self::EndpointManyNames => 100_000,
+            _ => 0,
+        }
+    }
+
+    /// Whether the server shows a certificate.
+    pub fn is_x509(self) -> bool {
+        !matches!(self, Self::Endpoint | Self::QuinnTuned | Self::QuinnTunedAtOnce)
+    }
+
     pub fn find(name: &str) -> Result<Self, String> {
-        let found = Self::ALL.into_iter().find(|subject| subject.name() == name);
+        let found = Self::ALL.into_iter().chain(Self::NAMES).find(|subject| subject.name() == name);
         found.ok_or_else(|| format!("no subject `{name}`"))
     }
 }
@@ -41,6 +63,8 @@ impl Named for Subject {
         match self {
             Self::Endpoint => "endpoint",
             Self::EndpointX509 => "endpoint-x509",
+            Self::EndpointTenNames => "endpoint-10-names",
+            Self::EndpointManyNames => "endpoint-100000-names",
             Self::QuinnDefault => "quinn-default",
             Self::QuinnTuned => "quinn-tuned",
             Self::QuinnTunedAtOnce => "quinn-tuned-at-once",
@@ -48,7 +72,7 @@ impl Named for Subject {
     }
 
     fn is_ours(self) -> bool {
-        matches!(self, Self::Endpoint | Self::EndpointX509)
+        !matches!(self, Self::QuinnDefault | Self::QuinnTuned | Self::QuinnTunedAtOnce)
     }
 }
 
@@ -109,8 +133,11 @@ pub type Server = Box<dyn std::any::Any>;
 /// Starts the server of `subject`. The text tells the client how to recognise it.
 pub async fn serve(subject: Subject, work: Work) -> Result<(Server, SocketAddr, String), String> {
     match subject {
-        Subject::Endpoint | Subject::EndpointX509 => {
-            let server = ours::serve(subject == Subject::EndpointX509).await?;
+        Subject::Endpoint
+        | Subject::EndpointX509
+        | Subject::EndpointTenNames
+        | Subject::EndpointManyNames => {
+            let server = ours::serve(subject).await?;
             let (address, secret) = (server.address()?, server.certificate_hex());
             Ok((Box::new(server), address, secret))
         }

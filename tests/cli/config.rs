@@ -20,7 +20,7 @@ fn every_fault_is_told_with_file_line_and_column() {
         ("[[handler]]\nalpn = \"echo/1\"\naccess = \"anybody\"\n", "3:10", "public"),
         ("[drain]\ndeadline = \"soon\"\n", "2:12", "a time such as"),
         ("listen = [\n", "", "endpoint.toml:"),
-        ("[acme]\n", "1:", "acme"),
+        ("[acme]\ndirectory = \"lego\"\n", "2:13", "letsencrypt"),
     ] {
         fs::write(&file, text).unwrap();
         for words in [&["config", "check"][..], &["serve", "--listen", "127.0.0.1:0"]] {
@@ -49,6 +49,24 @@ fn faults_are_told_all_at_once() {
     assert_eq!(said.code(), 2);
     let lines: Vec<_> = said.objects().iter().map(|o| o["line"].as_u64().unwrap()).collect();
     assert_eq!(lines, [1, 3]);
+}
+
+#[test]
+fn files_that_an_authority_is_known_by_are_read_and_nothing_is_made() {
+    let machine = machine();
+    let file = machine.file("endpoint.toml");
+    let site = "[[site]]\nnames = [\"a.example\"]\ncertificate = \"auto\"\n";
+    for (field, says) in [
+        ("ca_root = \"/nowhere/roots.pem\"", "/nowhere/roots.pem"),
+        ("eab = { kid = \"k\", hmac_file = \"/nowhere/eab.hmac\" }", "/nowhere/eab.hmac"),
+    ] {
+        let directory = "directory = \"https://127.0.0.1:1/dir\"";
+        fs::write(&file, format!("[acme]\n{directory}\n{field}\n{site}")).unwrap();
+        let said = machine.run(&["config", "check"]);
+        assert_eq!(said.code(), 2, "{field}: {said:?}");
+        assert!(said.err.contains(says) && said.err.contains("hint: "), "{field}: {said:?}");
+    }
+    assert!(!machine.file("store.secret").exists() && !machine.file("endpoint.db").exists());
 }
 
 #[test]

@@ -2,6 +2,7 @@
 //!
 //! Every test starts the program as a process, each machine with a state folder of its own.
 
+mod bundle;
 mod config;
 mod key_faults;
 mod logs;

@@ -4,6 +4,7 @@
 //! `tests/fuzz_plain.rs` over the corpora and bounded random mutations. Each is more than "does not
 //! panic": what is accepted must also read back as the same thing.
 
+mod certs;
 #[cfg(feature = "http3")]
 mod meter;
 #[cfg(not(feature = "http3"))]
@@ -11,6 +12,10 @@ mod meter;
 mod meter;
 
 use std::path::PathBuf;
+
+pub use self::certs::{
+    bundle_document, kept_certificate, ocsp_answer, order_history, renewal_window, tailscale_pair,
+};
 
 use endpoint_cli::control::protocol::{Answer, Request};
 use endpoint_core::{
@@ -33,7 +38,7 @@ pub struct FuzzTarget {
 }
 
 /// All targets.
-pub const TARGETS: [FuzzTarget; 7] = [
+pub const TARGETS: [FuzzTarget; 13] = [
     FuzzTarget { name: "client_hello", run: client_hello, words: HELLO_WORDS },
     FuzzTarget { name: "spki", run: spki, words: SPKI_WORDS },
     FuzzTarget { name: "fingerprint_text", run: fingerprint_text, words: TEXT_WORDS },
@@ -41,6 +46,12 @@ pub const TARGETS: [FuzzTarget; 7] = [
     FuzzTarget { name: "peer_uri", run: peer_uri, words: URI_WORDS },
     FuzzTarget { name: "control", run: control, words: CONTROL_WORDS },
     FuzzTarget { name: "frame_meter", run: frame_meter, words: FRAME_WORDS },
+    FuzzTarget { name: "bundle_document", run: bundle_document, words: certs::PEM_WORDS },
+    FuzzTarget { name: "ocsp_answer", run: ocsp_answer, words: certs::DER_WORDS },
+    FuzzTarget { name: "kept_certificate", run: kept_certificate, words: certs::RECORD_WORDS },
+    FuzzTarget { name: "order_history", run: order_history, words: certs::RECORD_WORDS },
+    FuzzTarget { name: "tailscale_pair", run: tailscale_pair, words: certs::PEM_WORDS },
+    FuzzTarget { name: "renewal_window", run: renewal_window, words: certs::WINDOW_WORDS },
 ];
 
 /// The checked-in inputs of a target.

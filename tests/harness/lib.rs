@@ -1,10 +1,13 @@
 //! What the tests share: endpoints on free ports of loopback, hostile clients, the program as a process.
 
 pub mod exchange;
+pub mod faults;
+pub mod faulty_ca;
 pub mod fuzz;
 pub mod http;
 pub mod machine;
 pub mod node;
+pub mod pebble;
 pub mod relay;
 pub mod weak;
 pub mod who;

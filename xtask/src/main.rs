@@ -28,7 +28,7 @@ struct Cli {
 enum Command {
     /// Run every test of the workspace, installing missing real parts from Debian first.
     Test {
-        /// Install nothing and leave out the test binaries that need installed parts (`interop*`).
+        /// Install nothing and leave out the test binaries that need installed parts (`acme*`, `interop*`).
         #[arg(long)]
         hermetic: bool,
     },

@@ -18,7 +18,7 @@ pub struct Part {
     pub package: &'static str,
 }
 
-/// Every real part that the test binaries named `interop*` start.
+/// Every real part that the test binaries named `interop*` and `acme` start.
 pub const PARTS: &[Part] = &[
     Part { program: "chromium", package: "chromium" },
     Part { program: "curl", package: "curl" },
@@ -27,6 +27,7 @@ pub const PARTS: &[Part] = &[
     Part { program: "gtlsclient", package: "ngtcp2-client" },
     Part { program: "node", package: "nodejs" },
     Part { program: "openssl", package: "openssl" },
+    Part { program: "pebble", package: "pebble" },
     Part { program: "pip3", package: "python3-pip" },
     Part { program: "python3", package: "python3" },
     Part { program: "setpriv", package: "util-linux" },

@@ -12,8 +12,10 @@ use crate::{
     run::{Outcome, Steps, Tally, cargo},
 };
 
-/// Test binaries whose names begin so need a program of [`parts::PARTS`].
-const NEEDS_PARTS: &str = "interop";
+/// Test binaries whose names begin with one of these need a program of [`parts::PARTS`].
+const NEEDS_PARTS: [&str; 2] = ["acme", "interop"];
+/// Unit tests in modules of this name start the real Pebble; otherwise they are ignored.
+const NEEDS_PEBBLE: &str = "pebble_tests";
 /// The package of the tests against real parts.
 const TESTS: &str = "endpoint-tests";
 
@@ -29,14 +31,20 @@ pub fn test(root: &Path, hermetic: bool) -> Outcome {
         let mut command = cargo(root);
         command.args(["test", "--workspace", "--locked", "--no-fail-fast"]);
         steps.watch("workspace tests", &mut command, |line| tally.read(line));
+        // The same build, so that it costs their time alone.
+        let mut command = cargo(root);
+        command.args(["test", "--workspace", "--locked", "--no-fail-fast", "--lib"]);
+        command.args(["--", "--ignored", NEEDS_PEBBLE]);
+        steps.watch("engines against pebble", &mut command, |line| tally.read(line));
     }
     println!("\n{tally}");
     steps.finish()
 }
 
 fn hermetic_run(root: &Path, steps: &mut Steps, tally: &mut Tally) -> Outcome {
-    let (left_out, kept): (Vec<String>, Vec<String>) =
-        test_binaries(root)?.into_iter().partition(|name| name.starts_with(NEEDS_PARTS));
+    let (left_out, kept): (Vec<String>, Vec<String>) = test_binaries(root)?
+        .into_iter()
+        .partition(|name| NEEDS_PARTS.iter().any(|part| name.starts_with(part)));
     let names = if left_out.is_empty() { "none".to_owned() } else { left_out.join(", ") };
     println!("Hermetic: nothing is installed; left out because they need real parts: {names}");
     let hermetic = |mut command: Command| {

@@ -27,14 +27,26 @@ pub const ABSENT: &[Absent] = &[
     Absent {
         package: "endpoint-core",
         features: "http3",
-        crates: &["qlog", "rustls-acme", "axum"],
+        crates: &["qlog", "rustls-acme", "instant-acme", "sqlx", "libsqlite3-sys", "axum"],
     },
     Absent {
         package: "endpoint-cli",
         features: "http3",
-        crates: &["qlog", "rustls-acme", "rusqlite"],
+        crates: &["qlog", "rustls-acme", "instant-acme", "sqlx", "libsqlite3-sys"],
     },
+    Absent { package: "endpoint-core", features: "acme", crates: STORE_AND_WEB },
+    Absent { package: "endpoint-cli", features: "acme", crates: STORE_AND_WEB },
+    Absent { package: "endpoint-core", features: "sqlite", crates: HTTP_AND_ACME },
+    Absent { package: "endpoint-cli", features: "sqlite", crates: HTTP_AND_ACME },
 ];
+
+/// ACME brings neither the store on a disk nor a web server.
+const STORE_AND_WEB: &[&str] =
+    &["sqlx", "libsqlite3-sys", "chacha20poly1305", "h3", "h3-quinn", "axum", "tower-http", "qlog"];
+
+/// The store on a disk brings neither HTTP nor ACME.
+const HTTP_AND_ACME: &[&str] =
+    &["rustls-acme", "instant-acme", "hyper", "h2", "h3", "axum", "tower-http", "qlog"];
 
 /// The HTTP stack, the ACME client and SQLite: each needs its own feature.
 const HTTP_ACME_STORE: &[&str] = &[
@@ -48,7 +60,7 @@ const HTTP_ACME_STORE: &[&str] = &[
     "tower-http",
     "prometheus-client",
     "qlog",
-    "rusqlite",
+    "sqlx",
     "libsqlite3-sys",
 ];
 

@@ -5,11 +5,22 @@
 //!
 //! Always true: the program names neither quinn nor rustls, and no command prints a private key.
 
+#[cfg(feature = "acme")]
+mod acme;
+#[cfg(not(feature = "acme"))]
+#[path = "acme_off.rs"]
+mod acme;
 pub mod args;
 pub mod commands;
 pub mod config;
 pub mod control;
+mod dumps;
 pub mod error;
+#[cfg(feature = "sqlite")]
+mod kept;
+#[cfg(not(feature = "sqlite"))]
+#[path = "kept_off.rs"]
+mod kept;
 mod log;
 pub mod output;
 #[cfg(feature = "qlog")]
@@ -56,6 +67,7 @@ pub fn run(arguments: impl IntoIterator<Item = OsString>) -> u8 {
             };
         }
     };
+    dumps::forbid();
     let output = Output::new(args.global.json);
     let serving = matches!(args.command, Command::Serve(_));
     log::start(serving, args.global.verbose, args.global.log_format);

@@ -45,6 +45,8 @@ counters! {
     handshakes,
     /// Handshakes that failed or came too late.
     handshake_failures,
+    /// Challenges of certificate authorities that were answered in a handshake (RFC 8737).
+    challenges,
     /// Connections that a handler was given.
     permitted,
     /// Connections that the access decision refused.
@@ -78,6 +80,34 @@ impl Counter {
 #[serde(tag = "event", rename_all = "kebab-case")]
 #[non_exhaustive]
 pub enum Event {
+    /// A certificate is served from now on that was issued or renewed.
+    CertificateObtained {
+        /// The names that it is served under.
+        names: Vec<String>,
+        /// `acme`, `bundle` or `tailscale`.
+        source: &'static str,
+        /// Who issued it.
+        issuer: Option<String>,
+        /// Not good after.
+        #[serde(serialize_with = "as_text")]
+        not_after: Timestamp,
+    },
+    /// A look for a certificate failed; what was served stays.
+    CertificateFailed {
+        /// The names that it would be served under.
+        names: Vec<String>,
+        /// Where it was looked for.
+        source: &'static str,
+        /// What is wrong and what to do.
+        reason: String,
+    },
+    /// A self-signed certificate is served until the right one is at hand.
+    CertificateFallback {
+        /// The names that it is served under.
+        names: Vec<String>,
+        /// Where the right one is looked for.
+        source: &'static str,
+    },
     /// A handler was given a connection.
     Connected {
         /// Number of the connection.

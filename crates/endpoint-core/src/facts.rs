@@ -5,8 +5,11 @@
 //! Always true: a [`PeerKey`] other than `None` is a key whose possession the handshake proved by a
 //! checked signature (RFC 8446 §4.4.3).
 
+mod reach;
+
 use std::{fmt, net::SocketAddr};
 
+pub(crate) use self::reach::{Reach, is_loopback};
 use crate::{alpn::Alpn, identity::Fingerprint};
 
 /// What carries a connection.

@@ -6,7 +6,8 @@
 //! Begin with [`Endpoint::builder`]: an identity, where to listen, who is trusted, and a [`Handler`] for each
 //! protocol. [`Endpoint::connect`] dials a [`Target`]. Both take part in the program of the README, which is
 //! compiled as a test of this crate, and in `examples/echo.rs` and `examples/pinned_dial.rs`, which run in one;
-//! so does `examples/web.rs`, a site for browsers and peers.
+//! so does `examples/web.rs`, a site for browsers and peers. `examples/acme.rs` is one whose certificates look
+//! after themselves.
 
 // ground: no network, no decisions
 pub mod alpn;
@@ -21,10 +22,13 @@ pub mod identity;
 pub mod target;
 
 // 1
+pub mod store;
 mod transport;
 // 2
 mod admission;
 // 3
+#[cfg(feature = "acme")]
+mod acme;
 mod certs;
 pub mod tls;
 // 4
@@ -41,9 +45,11 @@ pub mod endpoint;
 
 pub use self::{
     alpn::Alpn,
+    certs::bundle,
+    certs::vault::{KeptCertificate, Origin, Vault, VaultError},
     clock::Clock,
     close::CloseCode,
-    config::{Access, Limits, Scope, TlsIdentity},
+    config::{Access, Acme, AcmeDirectory, Limits, Scope, StoreConfig, TlsIdentity},
     dispatch::RegisterError,
     endpoint::{BindError, Builder, ConnectError, Endpoint},
     error::LinkError,
@@ -53,6 +59,10 @@ pub use self::{
     transport::{RecvStream, SendStream},
     trust::{AuthorizedPeers, ConnectionInfo, Denial},
 };
+
+// For the fuzz targets, which stand outside of this crate: no part of the interface.
+#[doc(hidden)]
+pub use self::certs::probe::CertProbe;
 
 /// The program in the README compiles as it stands.
 #[cfg(doctest)]

@@ -121,7 +121,7 @@ pub fn nginx(files: &Path) -> Result<Running, String> {
         find("NGINX", &["nginx"], || Err("`apt-get install nginx-light` installs it".to_owned()))?;
     let scratch = scratch()?;
     let port = free_port()?;
-    let pem = Pem::of(NAME)?;
+    let pem = Pem::of(&[NAME])?;
     let place = scratch.path();
     let text = |error: std::io::Error| error.to_string();
     fs::write(place.join("cert.pem"), &pem.certificate).map_err(text)?;

@@ -59,7 +59,7 @@ fn bodies() -> Vec<(&'static str, Bytes)> {
 
 async fn ours(files: &str) -> Result<Endpoint, String> {
     let text = |error: &dyn std::fmt::Display| error.to_string();
-    let pem = Pem::of(NAME)?;
+    let pem = Pem::of(&[NAME])?;
     let files = std::path::Path::new(files);
     let (cert, key) = (files.join(".cert.pem"), files.join(".key.pem"));
     std::fs::write(&cert, &pem.certificate).map_err(|error| text(&error))?;
@@ -82,7 +82,7 @@ async fn ours(files: &str) -> Result<Endpoint, String> {
 /// h3 over h3-quinn and hyper over tokio-rustls on the same port number, as their examples have it.
 async fn bare() -> Result<(SocketAddr, quinn::Endpoint), String> {
     let text = |error: &dyn std::fmt::Display| error.to_string();
-    let pem = Pem::of(NAME)?;
+    let pem = Pem::of(&[NAME])?;
     let chain = vec![
         CertificateDer::from_pem_slice(pem.certificate.as_bytes()).map_err(|error| text(&error))?,
     ];

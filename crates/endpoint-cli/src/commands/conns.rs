@@ -1,8 +1,6 @@
 //! Who is connected to the running endpoint?
 
-use serde_json::Value;
-
-use super::{Context, table};
+use super::{Context, table, word};
 use crate::{
     control::{self, protocol::Request},
     error::Result,
@@ -20,13 +18,4 @@ pub(super) async fn run(context: &Context) -> Result<()> {
     let columns = ["id", "peer", "name", "alpn", "carrier", "remote", "since", "rtt_ms"];
     let rows = items.iter().map(|item| columns.map(|column| word(item.get(column)))).collect();
     context.output.text(&table(columns, rows))
-}
-
-/// A field as people read it; `-` for what is absent.
-fn word(field: Option<&Value>) -> String {
-    match field {
-        None | Some(Value::Null) => "-".to_owned(),
-        Some(Value::String(text)) => text.clone(),
-        Some(other) => other.to_string(),
-    }
 }

@@ -4,6 +4,8 @@
 //! control socket, and tells the result through `output`.
 
 mod ask;
+mod bundle;
+mod cert;
 mod completions;
 mod config;
 mod connect;
@@ -22,6 +24,7 @@ mod probe;
 mod run;
 mod serve;
 mod status;
+mod store;
 mod trust;
 
 use std::{path::PathBuf, sync::Mutex};
@@ -64,10 +67,13 @@ pub async fn run(command: Command, context: &Context) -> Result<()> {
         Command::Dial(args) => dial::run(args, context).await,
         Command::Probe(args) => probe::run(args, context).await,
         Command::Fetch(args) => fetch::run(args, context).await,
+        Command::Cert(command) => cert::run(command, context).await,
+        Command::Store(command) => store::run(command, context).await,
         Command::Run(args) => run::run(args, context).await,
         Command::Status => status::run(context).await,
         Command::Conns => conns::run(context).await,
         Command::Kick(key) => kick::run(key, context).await,
+        Command::Bundle(command) => bundle::run(command, context),
         Command::Config(ConfigCommand::Check) => config::check(context).await,
         Command::Completions { shell } => completions::run(shell, context),
     }
@@ -112,6 +118,15 @@ fn key_fault(error: &KeyFileError, state: &State) -> CliError {
             ))
         }
         _ => fault,
+    }
+}
+
+/// The field of an object as people read it; `-` for what is absent.
+fn word(field: Option<&serde_json::Value>) -> String {
+    match field {
+        None | Some(serde_json::Value::Null) => "-".to_owned(),
+        Some(serde_json::Value::String(text)) => text.clone(),
+        Some(other) => other.to_string(),
     }
 }
 

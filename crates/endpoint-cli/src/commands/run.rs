@@ -8,6 +8,7 @@ use tokio::process::Command;
 use super::Context;
 use crate::{
     args::Run,
+    config::SECRET_VARIABLE,
     control::{self, protocol::Request},
     error::{CliError, ExitKind, Result, io_cause},
 };
@@ -34,6 +35,8 @@ pub(super) async fn run(args: Run, context: &Context) -> Result<()> {
     let proxy = format!("http://{address}");
     let mut command = Command::new(program);
     command.args(arguments).env("HTTP_PROXY", &proxy).env("http_proxy", &proxy);
+    // Whoever reads the secret reads the keys.
+    command.env_remove(SECRET_VARIABLE);
     for name in CLEARED {
         command.env_remove(name);
     }

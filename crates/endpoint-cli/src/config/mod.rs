@@ -6,6 +6,8 @@
 //! Always true: reading has no effect but reading. No file at all means every default.
 
 mod access;
+mod acme;
+mod certificate;
 mod read;
 mod sections;
 pub mod value;
@@ -20,7 +22,7 @@ use std::{
 
 use endpoint_core::{
     alpn::Alpn,
-    config::{Access, Limits, TlsIdentity},
+    config::{Access, Acme, Limits, StoreConfig, StoreSecret, TlsIdentity},
 };
 
 use self::web::{Content, LoopbackHttp, Route};
@@ -45,6 +47,10 @@ pub struct Config {
     pub loopback_http: LoopbackHttp,
     /// Where qlog files go, if anywhere.
     pub qlog: Option<PathBuf>,
+    /// What certificates by ACME have in common: authorities, proofs, time.
+    pub acme: Acme,
+    /// Where certificates, keys and accounts are kept.
+    pub store: StoreConfig,
     /// Which protocols are served and for whom, in order of preference.
     pub handlers: Vec<HandlerEntry>,
     /// The lowest TLS version on TCP.
@@ -67,6 +73,8 @@ impl Default for Config {
             plain_listen: Vec::new(),
             loopback_http: LoopbackHttp::Default,
             qlog: None,
+            acme: acme::common(),
+            store: acme::default_store(),
             handlers: vec![
                 HandlerEntry { alpn: Alpn::ECHO_1, access: Access::default() },
                 HandlerEntry { alpn: Alpn::PING_1, access: Access::default() },
@@ -140,6 +148,10 @@ pub(crate) fn without_qlog(what: &str) -> Option<CliError> {
 /// The protocols that this build can serve.
 pub const HANDLERS: [&str; 3] = ["echo/1", "ping/1", "discover/1"];
 
+/// The secret of the store, if it does not stand in a file. No child of this program inherits it.
+pub(crate) const SECRET_VARIABLE: &str = "ENDPOINT_SECRET";
+/// The name of a credential of the service manager that holds it.
+const CREDENTIAL: &str = "store.secret";
 /// `Limits::default()`'s own number of connections.
 const DEFAULT_CONNECTIONS: usize = 10_000;
 /// `Limits::default()`'s own number of handshakes in flight.
@@ -160,7 +172,9 @@ impl Config {
         let text = match fs::read(&file) {
             Ok(bytes) => bytes,
             Err(error) if !named && error.kind() == std::io::ErrorKind::NotFound => {
-                return Ok((Self::default(), None));
+                let mut config = Self::default();
+                config.place(state);
+                return Ok((config, None));
             }
             Err(error) => {
                 let mut fault = CliError::io("read the configuration", &file, &error);
@@ -172,11 +186,42 @@ impl Config {
             CliError::usage("config", format!("{} is not UTF-8 text", file.display()))
                 .hint("save it as UTF-8")
         })?;
-        let config = Self::parse(&text, &file).map_err(|fault| {
+        let mut config = Self::parse(&text, &file).map_err(|fault| {
             let word = crate::error::shell_word(&file);
             fault.hint(format!("mend it, then check: endpoint config check --config {word}"))
         })?;
+        config.place(state);
         Ok((config, Some(file)))
+    }
+
+    /// Whether the store has been made.
+    #[must_use]
+    pub fn store_exists(&self) -> bool {
+        matches!(&self.store, StoreConfig::Sqlite { path, .. } if path.exists())
+    }
+
+    /// Puts the store where it belongs: relative names start at the state folder, and a secret in the
+    /// environment or among the credentials of the service manager goes before the file's.
+    fn place(&mut self, state: &State) {
+        if let StoreConfig::Sqlite { path, secret } = &mut self.store {
+            *path = state.folder().join(&*path);
+            let name = match secret {
+                StoreSecret::File(file) => Some(std::mem::take(file)),
+                _ => None,
+            };
+            let credential = std::env::var_os("CREDENTIALS_DIRECTORY")
+                .is_some_and(|folder| Path::new(&folder).join(CREDENTIAL).exists());
+            *secret = match (std::env::var_os(SECRET_VARIABLE), credential) {
+                (Some(_), _) => StoreSecret::Environment(SECRET_VARIABLE.to_owned()),
+                (None, true) => StoreSecret::Credential(CREDENTIAL.to_owned()),
+                (None, false) => StoreSecret::File(state.folder().join(name.unwrap_or_default())),
+            };
+        }
+        for site in &mut self.sites {
+            if let Some(TlsIdentity::Acme(acme)) = &mut site.certificate {
+                acme.store = self.store.clone();
+            }
+        }
     }
 
     /// Reads the text of `file`; relative paths in it start at the file's folder.
@@ -208,11 +253,14 @@ mod tests {
         assert_eq!(config.drain_deadline, default.drain_deadline);
         assert_eq!(format!("{:?}", config.limits), format!("{:?}", default.limits));
         assert_eq!(config.connections, default.connections);
+        assert_eq!(config.acme, default.acme);
+        assert_eq!(config.store, default.store);
     }
 
     #[test]
     fn shows_every_field_in_the_example_file() {
         let names = sections::FIELDS.into_iter().chain(web::SITE_FIELDS).chain(web::ROUTE_FIELDS);
+        let names = names.chain(acme::ISSUER_FIELDS);
         for name in names {
             let forms = [format!("{name} = "), format!("[{name}]"), format!("[[{name}]]")];
             let route = name == "route" && EXAMPLE.contains("[[site.route]]");

@@ -2,17 +2,19 @@
 //!
 //! One function for each table of the file. The names are part of the contract.
 
-use std::collections::BTreeSet;
+use std::{collections::BTreeSet, net::SocketAddr};
 
 use endpoint_core::{
     alpn::Alpn,
-    config::{Access, TlsIdentity},
+    config::{Access, Acme, TlsIdentity},
 };
 use toml::de::{DeTable, DeValue};
 
 use super::{
     Config, HANDLERS, HandlerEntry, Site, TlsVersion,
     access::{self, access},
+    acme,
+    certificate::certificate,
     read::{Reader, Value},
     value, web,
 };
@@ -21,7 +23,13 @@ use super::{
 pub(super) fn config<'t>(reader: &mut Reader<'t>) -> Config {
     let mut config = Config::default();
     let Some(document) = reader.document() else { return config };
-    reader.names(&document, "", &FIELDS, &LATER_FIELDS);
+    reader.names(&document, "", &FIELDS, &[]);
+    if let Some(table) = section(reader, &document, "acme") {
+        config.acme = acme::acme(reader, table);
+    }
+    if let Some(table) = section(reader, &document, "store") {
+        config.store = acme::store(reader, table);
+    }
     if let Some(addresses) = document.get("listen") {
         config.listen = listen(reader, addresses);
     }
@@ -46,10 +54,9 @@ pub(super) fn config<'t>(reader: &mut Reader<'t>) -> Config {
             [] => &value::default_listen(),
             listen => listen,
         };
-        let ports: Vec<u16> = listen.iter().map(std::net::SocketAddr::port).collect();
         config.sites = Vec::new();
         for value in reader.array(sites, "tables: [[site]]") {
-            let found = site(reader, value, &mut names, &ports);
+            let found = site(reader, value, &mut names, listen, &config.acme);
             if let Some(site) = &found
                 && (site.certificate.is_none()
                     || config.sites.iter().any(|s| s.certificate.is_some()))
@@ -86,7 +93,7 @@ pub(super) fn config<'t>(reader: &mut Reader<'t>) -> Config {
     config
 }
 
-pub(super) const FIELDS: [&str; 9] = [
+pub(super) const FIELDS: [&str; 11] = [
     "listen",
     "plain_listen",
     "loopback_http",
@@ -96,9 +103,9 @@ pub(super) const FIELDS: [&str; 9] = [
     "tls",
     "limits",
     "drain",
+    "acme",
+    "store",
 ];
-const LATER_FIELDS: [(&str, &str); 2] =
-    [("store", "the certificate store"), ("acme", "certificates by ACME")];
 
 fn section<'t, 'v>(
     reader: &mut Reader<'t>,
@@ -109,7 +116,7 @@ fn section<'t, 'v>(
     reader.table(value, &format!("a table: [{name}]"))
 }
 
-fn listen<'t>(reader: &mut Reader<'t>, addresses: &Value<'t>) -> Vec<std::net::SocketAddr> {
+fn listen<'t>(reader: &mut Reader<'t>, addresses: &Value<'t>) -> Vec<SocketAddr> {
     let expected = "a list of addresses such as [\"127.0.0.1:4433\"]";
     let mut found = Vec::new();
     let values = reader.array(addresses, expected);
@@ -126,7 +133,8 @@ fn site<'t>(
     reader: &mut Reader<'t>,
     value: &Value<'t>,
     seen: &mut BTreeSet<String>,
-    ports: &[u16],
+    listen: &[SocketAddr],
+    acme: &Acme,
 ) -> Option<Site> {
     let table = reader.table(value, "a table: [[site]]")?;
     let later = [("webtransport", "WebTransport")];
@@ -157,10 +165,11 @@ fn site<'t>(
         }
     }
     let certificate = match table.get("certificate") {
-        Some(value) => certificate(reader, value)?,
+        Some(value) => certificate(reader, value, &names, listen, acme)?,
         None => Some(TlsIdentity::SelfSigned),
     };
-    let content = web::content(reader, table, &names, ports);
+    let ports: Vec<u16> = listen.iter().map(SocketAddr::port).collect();
+    let content = web::content(reader, table, &names, &ports);
     let (headers, access_log) = (web::headers(reader, table), web::access_log(reader, table));
     Some(Site {
         names,
@@ -214,45 +223,6 @@ fn host_name(text: &str) -> Result<String, String> {
         ));
     }
     Err(format!("`{}` is not a host name such as www.example.com", text.escape_debug()))
-}
-
-/// The inner `None` is no certificate.
-fn certificate<'t>(reader: &mut Reader<'t>, value: &Value<'t>) -> Option<Option<TlsIdentity>> {
-    let expected = "\"self-signed\", \"off\" or { cert = \"FILE\", key = \"FILE\" }";
-    match value.get_ref() {
-        DeValue::String(text) => match text.as_ref() {
-            "self-signed" => Some(Some(TlsIdentity::SelfSigned)),
-            "auto" => later(reader, value, "certificate = \"auto\"", "certificates by ACME"),
-            "off" => Some(None),
-            "tailscale" => later(reader, value, "certificate = \"tailscale\"", "Tailscale"),
-            _ => {
-                reader.expected(value, expected);
-                None
-            }
-        },
-        DeValue::Table(table) if table.contains_key("bundle") => {
-            later(reader, value, "certificate = { bundle = … }", "shared bundles")
-        }
-        DeValue::Table(table) => {
-            reader.names(table, " in certificate", &["cert", "key"], &[]);
-            let (Some(cert), Some(key)) = (table.get("cert"), table.get("key")) else {
-                reader.expected(value, expected);
-                return None;
-            };
-            let cert = reader.string(cert, "a file name")?;
-            let key = reader.string(key, "a file name")?;
-            Some(Some(TlsIdentity::X509 { cert: reader.path(&cert), key: reader.path(&key) }))
-        }
-        _ => {
-            reader.expected(value, expected);
-            None
-        }
-    }
-}
-
-fn later<'t, T>(reader: &mut Reader<'t>, value: &Value<'t>, what: &str, needs: &str) -> Option<T> {
-    reader.later(value.span(), what, needs);
-    None
 }
 
 fn handler<'t>(reader: &mut Reader<'t>, value: &Value<'t>) -> Option<HandlerEntry> {
@@ -350,15 +320,10 @@ mod tests {
             ("[drain]\ndeadline = \"soon\"", 2, 12, "expected a time such as"),
             ("[drain]\ndeadline = 10", 2, 12, "expected a time such as"),
             ("[tls]\nmin_version = \"1.1\"", 2, 15, "expected \"1.2\" or \"1.3\""),
-            ("[store]\nurl = \"x\"", 1, 2, "`store` is not in this build"),
-            ("[acme]\ncontact = []", 1, 2, "`acme` is not in this build"),
-            ("[[site]]\nnames = [\"a\"]\ncertificate = \"auto\"", 3, 15, "not in this build"),
-            (
-                "[[site]]\nnames = [\"a\"]\ncertificate = \"none\"",
-                3,
-                15,
-                "expected \"self-signed\"",
-            ),
+            ("[store]\nurl = \"x\"", 2, 7, "expected \"sqlite:FILE\""),
+            ("[acme]\ncontact = [1]", 2, 12, "expected a URL"),
+            ("[[site]]\nnames = [\"a\"]\ncertificate = \"auto\"", 3, 15, "no public authority"),
+            ("[[site]]\nnames = [\"a\"]\ncertificate = \"none\"", 3, 15, "expected \"auto\""),
             ("[[site]]\nnames = [\"a\"]\ncertificate = { cert = \"c\" }", 3, 15, "expected"),
             ("[[site]]\nnames = [\"a b\"]", 2, 10, "`a b` is not a host name"),
             ("[[site]]\nnames = [\"bücher.example\"]", 2, 10, "write it in its ASCII form"),

@@ -60,10 +60,11 @@ pub async fn ask_if_running(state: &State, request: Request) -> Result<Option<Ve
         return Err(CliError::failure("control-foreign", message)
             .hint("run this command as the user that runs the endpoint"));
     }
-    match timeout(ANSWER_DEADLINE, converse(stream, request)).await {
+    let deadline = request.patience().saturating_add(MARGIN);
+    match timeout(deadline, converse(stream, request)).await {
         Ok(answer) => answer.map(Some),
         Err(_) => {
-            let seconds = ANSWER_DEADLINE.as_secs();
+            let seconds = deadline.as_secs();
             let message = format!("the running endpoint gave no answer within {seconds} s");
             let pid = place::running_pid(state).map_or_else(String::new, |pid| pid.to_string());
             Err(CliError::failure("control-timeout", message)
@@ -103,7 +104,8 @@ async fn converse(stream: UnixStream, request: Request) -> Result<Vec<Value>> {
     }
 }
 
-const ANSWER_DEADLINE: Duration = Duration::from_secs(30);
+/// What the server may take beyond its own deadline.
+const MARGIN: Duration = Duration::from_secs(5);
 
 #[cfg(test)]
 mod tests {

@@ -6,6 +6,8 @@
 //! Always true: a line longer than its cap is refused before it is parsed, and a request that
 //! does not parse has no effect.
 
+use std::time::Duration;
+
 use endpoint_core::identity::Fingerprint;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
@@ -17,7 +19,7 @@ pub const MAX_REQUEST_BYTES: usize = 4 * 1024;
 pub const MAX_ANSWER_BYTES: usize = 1024 * 1024;
 
 /// What a command asks of the running endpoint.
-#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+#[derive(Clone, Debug, Eq, PartialEq)]
 pub enum Request {
     /// How are you? One item.
     Status,
@@ -27,8 +29,14 @@ pub enum Request {
     Kick(Fingerprint),
     /// How many connections does this key have? One item: `{"live":n}`.
     Live(Fingerprint),
-    /// Read `authorized_peers` again. One item: what came of it.
+    /// Read `authorized_peers` and the certificates again. One item: what came of it.
     Reload,
+    /// Which certificates are served? One item a certificate.
+    Certificates,
+    /// Renew the certificate of this name. One item: what came of it.
+    Renew(String),
+    /// The chain that this name is served with. One item: `{"chain":PEM or null}`.
+    Chain(String),
 }
 
 #[derive(Deserialize, Serialize)]
@@ -39,6 +47,9 @@ enum RequestLine {
     Kick { key: String },
     Live { key: String },
     Reload {},
+    Certificates {},
+    Renew { name: String },
+    Chain { name: String },
 }
 
 impl Request {
@@ -54,6 +65,9 @@ impl Request {
             RequestLine::Status {} => Ok(Self::Status),
             RequestLine::Connections {} => Ok(Self::Connections),
             RequestLine::Reload {} => Ok(Self::Reload),
+            RequestLine::Certificates {} => Ok(Self::Certificates),
+            RequestLine::Renew { name } => name_of_host(name).map(Self::Renew),
+            RequestLine::Chain { name } => name_of_host(name).map(Self::Chain),
             RequestLine::Kick { key } => fingerprint(&key).map(Self::Kick),
             RequestLine::Live { key } => fingerprint(&key).map(Self::Live),
         }
@@ -61,15 +75,27 @@ impl Request {
 
     /// The request as a line.
     #[must_use]
-    pub fn to_line(self) -> Vec<u8> {
+    pub fn to_line(&self) -> Vec<u8> {
         let line = match self {
             Self::Status => RequestLine::Status {},
             Self::Connections => RequestLine::Connections {},
             Self::Reload => RequestLine::Reload {},
+            Self::Certificates => RequestLine::Certificates {},
+            Self::Renew(name) => RequestLine::Renew { name: name.clone() },
+            Self::Chain(name) => RequestLine::Chain { name: name.clone() },
             Self::Kick(key) => RequestLine::Kick { key: key.to_string() },
             Self::Live(key) => RequestLine::Live { key: key.to_string() },
         };
         to_line(&line)
+    }
+
+    /// How long the answer may take: an order at a certificate authority goes through several rounds.
+    #[must_use]
+    pub const fn patience(&self) -> Duration {
+        Duration::from_secs(match self {
+            Self::Renew(_) => 300,
+            _ => 30,
+        })
     }
 }
 
@@ -110,6 +136,14 @@ impl Answer {
     }
 }
 
+/// A DNS name has 253 characters at most (RFC 1035 §2.3.4), an address fewer.
+fn name_of_host(name: String) -> Result<String, ProtocolError> {
+    match (1..=254).contains(&name.len()) {
+        true => Ok(name),
+        false => Err(ProtocolError::Malformed),
+    }
+}
+
 fn fingerprint(text: &str) -> Result<Fingerprint, ProtocolError> {
     text.parse().map_err(|_| ProtocolError::Malformed)
 }
@@ -144,8 +178,15 @@ mod tests {
 
     #[test]
     fn reads_back_every_request_it_writes() {
-        for request in [Request::Status, Request::Connections, Request::Kick(KEY), Request::Reload]
-        {
+        for request in [
+            Request::Status,
+            Request::Connections,
+            Request::Kick(KEY),
+            Request::Reload,
+            Request::Certificates,
+            Request::Renew("example.com".into()),
+            Request::Chain("::1".into()),
+        ] {
             assert_eq!(Request::parse(&request.to_line()), Ok(request));
         }
     }
@@ -171,6 +212,7 @@ mod tests {
             b"{}",
             b"{\"request\":\"halt\"}",
             b"{\"request\":\"kick\"}",
+            b"{\"request\":\"renew\",\"name\":\"\"}",
             b"{\"request\":\"kick\",\"key\":\"sha256:00\"}",
             b"{\"request\":\"status\",\"more\":1}",
             b"{\"request\":\"status\"}{}",

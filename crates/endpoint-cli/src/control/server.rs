@@ -73,9 +73,7 @@ async fn accept(listener: UnixListener, desk: Arc<impl Desk>) {
         let desk = Arc::clone(&desk);
         clients.spawn(async move {
             let _slot = slot;
-            if timeout(CLIENT_DEADLINE, client(stream, &*desk)).await.is_err() {
-                tracing::debug!("control client was too slow");
-            }
+            client(stream, &*desk).await;
         });
     }
 }
@@ -99,7 +97,13 @@ async fn client(stream: UnixStream, desk: &impl Desk) {
         return;
     }
     let outcome = match Request::parse(&line) {
-        Ok(request) => desk.answer(request).await,
+        Ok(request) => {
+            let patience = request.patience();
+            match timeout(patience, desk.answer(request)).await {
+                Ok(outcome) => outcome,
+                Err(_) => Err(format!("it took longer than {} s", patience.as_secs())),
+            }
+        }
         Err(error @ (ProtocolError::Malformed | ProtocolError::TooLong { .. })) => {
             Err(error.to_string())
         }
@@ -108,12 +112,17 @@ async fn client(stream: UnixStream, desk: &impl Desk) {
         Ok(items) => (items, Answer::Done {}),
         Err(message) => (Vec::new(), Answer::Error { message }),
     };
-    for answer in items.into_iter().map(|item| Answer::Item { item }).chain([last]) {
-        if write.write_all(&answer.to_line()).await.is_err() {
-            return;
+    let tell = async {
+        for answer in items.into_iter().map(|item| Answer::Item { item }).chain([last]) {
+            if write.write_all(&answer.to_line()).await.is_err() {
+                return;
+            }
         }
+        let _closed = write.shutdown().await;
+    };
+    if timeout(CLIENT_DEADLINE, tell).await.is_err() {
+        tracing::debug!("control client was too slow");
     }
-    let _closed = write.shutdown().await;
 }
 
 const CLIENTS_AT_ONCE: usize = 16;

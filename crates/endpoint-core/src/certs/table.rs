@@ -3,11 +3,18 @@
 //! Always true: a lookup costs two hash look-ups at most, whatever the number of names; readers never
 //! wait for a writer; a name is compared in lower case and without a trailing dot.
 
-use std::{collections::HashMap, fmt, sync::Arc};
+use std::{
+    collections::HashMap,
+    fmt,
+    sync::{Arc, OnceLock},
+};
 
 use arc_swap::ArcSwap;
 use rustls::sign::CertifiedKey;
 use rustls_pki_types::DnsName;
+
+use super::stored::Stored;
+use crate::facts::Reach;
 
 /// What is served under a name.
 #[derive(Clone)]
@@ -16,6 +23,8 @@ pub(crate) enum Served {
     RawKey,
     /// A certificate chain and its key.
     X509(Arc<CertifiedKey>),
+    /// The same, for connections within this machine only: a shared bundle.
+    Loopback(Arc<CertifiedKey>),
 }
 
 impl fmt::Debug for Served {
@@ -23,39 +32,66 @@ impl fmt::Debug for Served {
         f.write_str(match self {
             Self::RawKey => "RawKey",
             Self::X509(_) => "X509",
+            Self::Loopback(_) => "Loopback",
         })
+    }
+}
+
+impl Served {
+    /// The certificate, if there is one that a connection of that reach may see.
+    pub(crate) fn certificate(self, reach: Reach) -> Option<Arc<CertifiedKey>> {
+        match self {
+            Self::X509(certificate) => Some(certificate),
+            Self::Loopback(certificate) if reach.sees(Reach::Loopback) => Some(certificate),
+            Self::Loopback(_) | Self::RawKey => None,
+        }
     }
 }
 
 /// The names served and what is served under each. What stands under a name can be swapped while
 /// handshakes read.
 #[derive(Debug, Default)]
-pub(crate) struct CertTable(Names);
+pub(crate) struct CertTable {
+    names: Names,
+    stored: OnceLock<Arc<Stored>>,
+}
 
 impl CertTable {
     pub(crate) const fn new(names: Names) -> Self {
-        Self(names)
+        Self { names, stored: OnceLock::new() }
     }
 
-    /// What is served under `name`: the exact name, else the wildcard of its parent, else the
-    /// default. Without a name, the default.
+    /// Serves the certificates of the store too, under names that are not given here.
+    pub(crate) fn serve_stored(&self, stored: Arc<Stored>) {
+        let _ = self.stored.set(stored);
+    }
+
+    /// What is served under `name`: the exact name, else the wildcard of its parent, else what the store
+    /// has, else the default. Without a name, the default.
     pub(crate) fn find(&self, name: Option<&str>) -> Option<Served> {
-        let names = &self.0;
-        let slot = match name {
-            None => names.default.as_ref(),
-            Some(name) => names
-                .exact
-                .get(name)
-                .or_else(|| names.wildcard.get(name.split_once('.')?.1))
-                .or(names.default.as_ref()),
-        };
-        slot.map(|slot| Served::clone(&slot.0.load()))
+        let names = &self.names;
+        if let Some(name) = name {
+            let given = names.exact.get(name);
+            let given = given.or_else(|| names.wildcard.get(name.split_once('.')?.1));
+            if let Some(slot) = given {
+                return Some(Served::clone(&slot.0.load()));
+            }
+            if let Some(stored) = self.stored.get().and_then(|stored| stored.find(name)) {
+                return Some(Served::X509(stored));
+            }
+        }
+        names.default.as_ref().map(|slot| Served::clone(&slot.0.load()))
+    }
+
+    /// Whether a certificate for loopback only may stand here.
+    pub(crate) fn has_loopback(&self) -> bool {
+        self.names.loopback
     }
 
     /// Serves something else under a name that was inserted (`*.example` too; `None` is the default),
     /// and under every name of its group. Gives `false` if the name was not.
     pub(crate) fn swap(&self, name: Option<&str>, served: Served) -> bool {
-        let names = &self.0;
+        let names = &self.names;
         let name = match name.map(normalized_name).transpose() {
             Ok(name) => name,
             Err(_) => return false,
@@ -75,6 +111,7 @@ pub(crate) struct Names {
     exact: HashMap<Box<str>, Arc<Slot>>,
     wildcard: HashMap<Box<str>, Arc<Slot>>,
     default: Option<Arc<Slot>>,
+    loopback: bool,
 }
 
 impl Names {
@@ -99,6 +136,11 @@ impl Names {
             }
         }
         Ok(())
+    }
+
+    /// Says that a certificate for loopback only will stand here, now or later. Without it none is seen.
+    pub(crate) fn expect_loopback(&mut self) {
+        self.loopback = true;
     }
 
     /// Serves `served` where no name is asked for, or one that no entry covers.

@@ -69,14 +69,14 @@ fn number(text: &[u8], count: usize) -> Option<(i16, &[u8])> {
 }
 
 /// Takes one field off `rest`.
-fn take<'a>(rest: &mut &'a [u8], tag: u8) -> Option<&'a [u8]> {
+pub(super) fn take<'a>(rest: &mut &'a [u8], tag: u8) -> Option<&'a [u8]> {
     let (content, after) = field(rest, tag)?;
     *rest = after;
     Some(content)
 }
 
 /// The content of the field that `bytes` begins with, and what follows it.
-fn field(bytes: &[u8], tag: u8) -> Option<(&[u8], &[u8])> {
+pub(super) fn field(bytes: &[u8], tag: u8) -> Option<(&[u8], &[u8])> {
     let (&[found, first], rest) = bytes.split_first_chunk::<2>()?;
     if found != tag {
         return None;

@@ -18,6 +18,14 @@ pub enum TlsIdentity {
         /// The private key: PKCS#8, SEC 1 or PKCS#1.
         key: PathBuf,
     },
+    /// Certificates obtained over ACME (RFC 8555), one for each name, and renewed by themselves; feature
+    /// `acme`. Until one is issued, a self-signed one is served.
+    Acme(super::Acme),
+    /// A certificate that somebody else renews and signs; seen on loopback addresses only. Until one is at
+    /// hand, a self-signed one is served.
+    Bundle(super::Bundle),
+    /// A certificate of this machine's tailscaled. Until one is at hand, a self-signed one is served.
+    Tailscale(super::Tailscale),
     /// A self-signed P-256 certificate, made when the endpoint binds and kept in the state folder
     /// if there is one.
     SelfSigned,

@@ -1,12 +1,21 @@
 //! What did the operator ask for? Plain cloneable data, checked when the endpoint binds.
 
 mod access;
+mod acme;
+mod bundle;
 mod identity;
 mod limits;
+mod tailscale;
 
 pub(crate) use self::limits::RequestLimits;
 pub use self::{
     access::{Access, Scope, ScopeError},
+    acme::{
+        Acme, AcmeDirectory, AcmeEngine, AcmeIssuer, CertificateKey, ChallengeKind,
+        ExternalAccount, StoreConfig, StoreSecret,
+    },
+    bundle::{Bundle, BundleLocation},
     identity::TlsIdentity,
     limits::Limits,
+    tailscale::Tailscale,
 };

@@ -16,20 +16,24 @@ use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 use super::{
     Endpoint, Inner, Shared,
-    certificates::Certificates,
+    certificates::{Certificates, Member},
     dial::Dialler,
     port::{Listen, Port},
-    reload, serve, tcp,
+    reload, serve,
+    sources::Sources,
+    tcp,
 };
 use crate::{
     admission::Gate,
     alpn::Alpn,
     clock::Clock,
-    config::{Access, Limits, TlsIdentity},
+    config::{Access, Acme, Limits, StoreConfig, TlsIdentity},
     dispatch::{RegisterError, Registry},
     event::Observer,
+    facts::Reach,
     handler::{Discover, Handler},
     identity::Identity,
+    store::StoreError,
     tls::{TcpMinimum, TlsServer},
     transport::{self, ListenKeys, Qlog},
     trust::{AuthorizedPeers, Live},
@@ -53,6 +57,9 @@ pub struct Builder {
     tcp_minimum: TcpMinimum,
     drain_deadline: Duration,
     qlog: Option<PathBuf>,
+    store: Option<StoreConfig>,
+    /// Groups whose source stands already.
+    members: Vec<Member>,
 }
 
 impl Builder {
@@ -72,6 +79,8 @@ impl Builder {
             tcp_minimum: TcpMinimum::default(),
             drain_deadline: Duration::from_secs(10),
             qlog: None,
+            store: None,
+            members: Vec::new(),
         }
     }
 
@@ -106,6 +115,45 @@ impl Builder {
         identity: TlsIdentity,
     ) -> Self {
         self.names.push((names.into_iter().map(Into::into).collect(), identity));
+        self
+    }
+
+    /// Serves the domains of `acme`, each with a certificate of its own that is obtained over ACME (RFC 8555)
+    /// and renewed by itself. Without feature `acme`, [`Self::bind`] fails.
+    pub fn acme(mut self, acme: Acme) -> Self {
+        self.names.push((acme.domains.clone(), TlsIdentity::Acme(acme)));
+        self
+    }
+
+    /// Whether certificates can be ordered in this way: what [`Self::bind`] would refuse. Reads the files that
+    /// it names; asks nobody, opens no store and writes nothing.
+    ///
+    /// # Errors
+    /// [`BindError::Certificate`] with what is wrong, also without feature `acme`.
+    pub fn check_acme(acme: &Acme) -> Result<(), BindError> {
+        super::acme::check(acme).map_err(|reason| BindError::certificate(&acme.domains, reason))
+    }
+
+    /// Serves the certificates that stand in this store too, under names that are given nowhere else:
+    /// imported ones, and those that another process obtained.
+    pub fn store(mut self, store: StoreConfig) -> Self {
+        self.store = Some(store);
+        self
+    }
+
+    /// Serves what a source of the tests' own gives.
+    #[cfg(test)]
+    pub(super) fn source(
+        mut self,
+        name: &str,
+        source: Arc<dyn crate::certs::source::Source>,
+    ) -> Self {
+        self.members.push(Member {
+            names: vec![name.to_owned()],
+            source: Some(source),
+            file: None,
+            reach: Reach::Everywhere,
+        });
         self
     }
 
@@ -183,11 +231,23 @@ impl Builder {
         if let Some(refused) = self.refused {
             return Err(BindError::Handler(refused));
         }
-        let certificates =
-            Certificates::obtain(self.names, self.state_dir.clone(), self.clock.now())?;
+        let listen: Vec<SocketAddr> = self.listen.iter().filter_map(Listen::asked).collect();
+        let mut sources =
+            Sources::prepare(self.names, self.state_dir.clone(), self.store, &self.clock, &listen)
+                .await?;
+        sources.members.extend(self.members);
+        let background = std::mem::take(&mut sources.background);
+        let clock = self.clock.clone();
+        let certificates = Certificates::obtain(sources, clock.now()).await?;
         let offers = self.routes.offers();
-        let tls = TlsServer::new(&self.identity, certificates.table(), self.tcp_minimum, &offers)
-            .map_err(|error| BindError::Tls(error.to_string()))?;
+        let tls = TlsServer::new(
+            &self.identity,
+            certificates.table(),
+            certificates.challenges(),
+            self.tcp_minimum,
+            &offers,
+        )
+        .map_err(|error| BindError::Tls(error.to_string()))?;
         let mut ports = Vec::new();
         let qlog = match &self.qlog {
             Some(folder) => Some(Arc::new(
@@ -212,9 +272,14 @@ impl Builder {
                 _ => ListenKeys::random(),
             };
             let keys = keys.map_err(BindError::Secrets)?;
-            let (socket, config) =
-                transport::server_endpoint(port.udp, &keys, tls.quic(), &self.limits, qlog.clone())
-                    .map_err(|source| BindError::socket(port.asked, "UDP", source))?;
+            let (socket, config) = transport::server_endpoint(
+                port.udp,
+                &keys,
+                [Reach::Everywhere, Reach::Loopback].map(|reach| tls.quic(reach)),
+                &self.limits,
+                qlog.clone(),
+            )
+            .map_err(|source| BindError::socket(port.asked, "UDP", source))?;
             sockets.push(socket.clone());
             quic.push((socket, port.address, config));
             listeners.extend(port.tcp);
@@ -241,7 +306,9 @@ impl Builder {
             limits: self.limits.clone(),
         });
         shared.refresh_discover();
+        shared.tell_fallbacks();
         tokio::spawn(pacing);
+        background.start(&shared, &clock);
         tokio::spawn(reload::watch(Arc::clone(&shared)));
         for (socket, local, config) in quic {
             tokio::spawn(serve::accept_quic(Arc::clone(&shared), socket, local, config));
@@ -306,6 +373,9 @@ pub enum BindError {
         /// What the system said.
         source: io::Error,
     },
+    /// What keeps certificates cannot be opened.
+    #[error(transparent)]
+    Store(StoreError),
     /// TLS cannot be set up.
     #[error("{0}")]
     Tls(String),

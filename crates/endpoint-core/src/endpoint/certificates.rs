@@ -1,38 +1,44 @@
 //! Which certificates does this endpoint serve, and are they the newest?
 //!
-//! Obtained when the endpoint binds; files are looked at again once a second and on a reload, self-signed
-//! ones are made anew a month before their end. The next handshake sees the new one; live connections stay.
+//! Drives the sources: what they have at hand is obtained when the endpoint binds, before it listens; later
+//! each look runs on a task of its own, when the source asked for it or something has changed. The next
+//! handshake sees the new certificate; live connections stay.
 //!
-//! Always true: a certificate that cannot be used never replaces one that can.
+//! Always true: a certificate that cannot be used never replaces one that can; a source is never asked twice
+//! at once; a name whose source has nothing yet is served with a self-signed certificate, and says so.
 
 use std::{
     net::IpAddr,
-    path::{Path, PathBuf},
-    sync::{Arc, Mutex, PoisonError},
+    path::PathBuf,
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    time::Duration,
 };
 
 use jiff::Timestamp;
+use rustls::sign::CertifiedKey;
 use tracing::{info, warn};
 
-use super::{BindError, reload::stamp};
+use super::{BindError, Shared, sources::Sources};
 use crate::{
-    certs::{self, CertTable, Names, Served},
-    config::TlsIdentity,
+    certs::{
+        self, CertTable, Names, Served,
+        challenges::Challenges,
+        files::Loaded,
+        normalized_name,
+        source::{Looked, Source},
+        staple::{Stapler, has_responder},
+        stored::Stored,
+        vault::pem,
+    },
+    event::Event,
+    facts::Reach,
     tls,
 };
 
-/// A group of names and what is served under them.
-#[derive(Debug)]
-struct Group {
-    names: Vec<String>,
-    identity: TlsIdentity,
-    /// The files as they were when last looked at.
-    seen: Vec<Option<super::reload::Stamp>>,
-    /// When a self-signed certificate is made anew.
-    renew_at: Option<Timestamp>,
-    /// From when until when the one that is served is good.
-    validity: Option<(Timestamp, Timestamp)>,
-}
+/// When a source that did not say so is looked at again.
+const LATER: Duration = Duration::from_secs(3600);
+/// When one is looked at again whose look did not come to its end.
+const BROKEN_OFF: Duration = Duration::from_secs(60);
 
 /// What an operator sees of a certificate that is served.
 #[derive(Clone, Debug, Eq, PartialEq)]
@@ -40,151 +46,455 @@ struct Group {
 pub struct CertificateInfo {
     /// The names that it is served under.
     pub names: Vec<String>,
-    /// Where it comes from: `self-signed` or `files`.
+    /// Where it comes from: `acme`, `bundle`, `files`, `self-signed` or `tailscale`.
     pub source: &'static str,
     /// The PEM file that holds it, if it is kept in one.
     pub file: Option<PathBuf>,
-    /// Not good before.
+    /// Who issues it: the URL of a directory, the signer of a bundle.
+    pub issuer: Option<String>,
+    /// Which client speaks to the authority.
+    pub engine: Option<&'static str>,
+    /// Why that one.
+    pub engine_reason: Option<String>,
+    /// Not good before, of what is served.
     pub not_before: Timestamp,
-    /// Not good after.
+    /// Not good after, of what is served.
     pub not_after: Timestamp,
+    /// Whether what is served is self-signed, because the source has nothing yet.
+    pub fallback: bool,
+    /// What happens next.
+    pub next_action: Option<String>,
+    /// When.
+    pub next_at: Option<Timestamp>,
+    /// What went wrong last, if nothing went right since.
+    pub last_error: Option<String>,
+}
+
+/// Why a certificate was not renewed.
+#[derive(Clone, Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum RenewError {
+    /// Too many orders failed lately; another one might make the authority refuse the name for longer.
+    #[error("the failure budget is spent; the next order may be made at {until}")]
+    BudgetSpent {
+        /// When it may be tried again.
+        until: Timestamp,
+    },
+    /// It was tried.
+    #[error("{0}")]
+    Failed(String),
+    /// There is nobody to ask.
+    #[error(
+        "certificates from source `{0}` are not renewed on request; replace what it reads instead"
+    )]
+    NotRenewable(&'static str),
+    /// No certificate is served under that name.
+    #[error("no certificate is configured for `{}`; there are: {}", name.escape_debug(), known.join(", "))]
+    UnknownName {
+        /// The name asked for.
+        name: String,
+        /// The names there are.
+        known: Vec<String>,
+    },
 }
 
 /// The certificates of an endpoint.
 #[derive(Debug)]
 pub(super) struct Certificates {
     table: Arc<CertTable>,
-    groups: Mutex<Vec<Group>>,
-    folder: Option<PathBuf>,
+    challenges: Arc<Challenges>,
+    groups: Vec<Arc<Group>>,
+    stored: Option<Arc<Stored>>,
+    pub(super) stapler: Stapler,
+}
+
+/// Names that share a certificate, and where it comes from.
+#[derive(Debug)]
+pub(super) struct Member {
+    pub(super) names: Vec<String>,
+    /// `None`: the raw key only.
+    pub(super) source: Option<Arc<dyn Source>>,
+    pub(super) file: Option<PathBuf>,
+    /// From where its certificate may be seen.
+    pub(super) reach: Reach,
+}
+
+#[derive(Debug)]
+pub(super) struct Group {
+    pub(super) member: Member,
+    /// Also answers clients that ask for no name or another.
+    is_default: bool,
+    state: Mutex<State>,
+    /// Held while the source looks.
+    pub(super) looking: Arc<tokio::sync::Mutex<()>>,
+}
+
+#[derive(Debug, Default)]
+pub(super) struct State {
+    /// When the source is looked at next.
+    due: Option<Timestamp>,
+    pub(super) served: Option<Loaded>,
+    fallback: bool,
+    pub(super) fault: Option<String>,
+    /// When its OCSP responder is asked.
+    pub(super) staple_due: Option<Timestamp>,
+    /// Whether its authority took it back.
+    pub(super) revoked: bool,
+    /// When another one was last asked for because of that.
+    pub(super) replaced: Option<Timestamp>,
 }
 
 impl Certificates {
-    /// Obtains every certificate. The first group also answers clients that ask for no name or another.
-    pub(super) fn obtain(
-        groups: Vec<(Vec<String>, TlsIdentity)>,
-        folder: Option<PathBuf>,
-        now: Timestamp,
-    ) -> Result<Self, BindError> {
+    /// Obtains every certificate that is at hand. The first group also answers clients that ask for no name
+    /// or another.
+    pub(super) async fn obtain(sources: Sources, now: Timestamp) -> Result<Self, BindError> {
         let mut table = Names::default();
-        let mut kept = Vec::new();
-        for (names, identity) in groups {
-            let wrong = |error: String| BindError::certificate(&names, error);
-            let mut group = Group {
-                seen: stamps(&identity),
-                names: names.clone(),
-                identity,
-                renew_at: None,
-                validity: None,
-            };
-            let served = group.load(folder.as_deref(), now).map_err(wrong)?;
-            if kept.is_empty() {
-                table.set_default(served.clone());
-            }
-            table.insert(group.server_names(), served).map_err(|error| wrong(error.to_string()))?;
-            kept.push(group);
-        }
-        let table = Arc::new(CertTable::new(table));
-        Ok(Self { table, groups: Mutex::new(kept), folder })
-    }
-
-    /// What is served now, in the order of the names given.
-    pub(super) fn list(&self) -> Vec<CertificateInfo> {
-        let groups = self.groups.lock().unwrap_or_else(PoisonError::into_inner);
-        let info = |group: &Group| {
-            let (not_before, not_after) = group.validity?;
-            let (source, file) = match &group.identity {
-                TlsIdentity::RawKey => return None,
-                TlsIdentity::X509 { cert, .. } => ("files", Some(cert.clone())),
-                TlsIdentity::SelfSigned => {
-                    let folder = self.folder.as_deref();
-                    let file = folder.and_then(|f| certs::self_signed::file(&group.names, f));
-                    ("self-signed", file)
+        let mut groups: Vec<Arc<Group>> = Vec::new();
+        for member in sources.members {
+            let wrong = |names: &[String], error: String| BindError::certificate(names, error);
+            let mut state = State::default();
+            let served = match &member.source {
+                None => Served::RawKey,
+                Some(source) => {
+                    let looked = source.kept(now).await;
+                    state.due = looked.again;
+                    state.fault.clone_from(&looked.fault);
+                    let loaded = match (looked.fresh, looked.fault) {
+                        (Some(fresh), _) => fresh,
+                        (None, Some(fault)) if source.is_local() => {
+                            return Err(wrong(&member.names, fault));
+                        }
+                        (None, _) => {
+                            state.fallback = true;
+                            state.due.get_or_insert(now);
+                            fallback(&member.names, sources.folder.clone(), now)
+                                .await
+                                .map_err(|error| wrong(&member.names, error))?
+                        }
+                    };
+                    state.staple_due = has_responder(&loaded.certified).then_some(now);
+                    let certified = Arc::clone(&state.served.insert(loaded).certified);
+                    member.served(certified)
                 }
             };
-            Some(CertificateInfo {
-                names: group.names.clone(),
-                source,
-                file,
-                not_before,
-                not_after,
-            })
-        };
-        groups.iter().filter_map(info).collect()
+            if member.reach == Reach::Loopback {
+                table.expect_loopback();
+            }
+            let is_default = groups.is_empty();
+            if is_default {
+                table.set_default(served.clone());
+            }
+            let group =
+                Group { member, is_default, state: Mutex::new(state), looking: Arc::default() };
+            table
+                .insert(group.server_names(), served)
+                .map_err(|error| wrong(&group.member.names, error.to_string()))?;
+            groups.push(Arc::new(group));
+        }
+        let table = Arc::new(CertTable::new(table));
+        if let Some(stored) = &sources.stored {
+            table.serve_stored(Arc::clone(stored));
+        }
+        Ok(Self {
+            table,
+            challenges: sources.challenges,
+            groups,
+            stored: sources.stored,
+            stapler: sources.stapler,
+        })
     }
 
     pub(super) fn table(&self) -> Arc<CertTable> {
         Arc::clone(&self.table)
     }
 
-    /// Whether a look may change something. Cheap enough for once a second.
-    pub(super) fn is_stale(&self, now: Timestamp) -> bool {
-        let groups = self.groups.lock().unwrap_or_else(PoisonError::into_inner);
-        groups.iter().any(|group| group.is_stale(now))
+    pub(super) fn challenges(&self) -> Arc<Challenges> {
+        Arc::clone(&self.challenges)
     }
 
-    /// Looks again; reads files, so not for an async task. Gives how many groups got a new certificate.
-    pub(super) fn refresh(&self, now: Timestamp) -> usize {
-        let mut groups = self.groups.lock().unwrap_or_else(PoisonError::into_inner);
-        let mut swapped = 0;
-        for (number, group) in groups.iter_mut().enumerate() {
-            if !group.is_stale(now) {
+    /// What is served now, in the order of the names given.
+    pub(super) fn list(&self) -> Vec<CertificateInfo> {
+        self.groups.iter().filter_map(|group| group.info()).collect()
+    }
+
+    /// The group of a name, an IP address too.
+    fn group(&self, name: &str) -> Option<&Arc<Group>> {
+        let wanted = comparable(name);
+        self.groups
+            .iter()
+            .find(|group| group.member.names.iter().any(|own| comparable(own) == wanted))
+    }
+
+    /// The chain that is served under a name, as PEM.
+    pub(super) fn chain(&self, name: &str) -> Option<String> {
+        let certified = match self.group(name) {
+            Some(group) => Arc::clone(&group.state().served.as_ref()?.certified),
+            None => self.stored.as_ref()?.find(&normalized_name(name).ok()?)?,
+        };
+        Some(certified.cert.iter().map(|certificate| pem(certificate)).collect())
+    }
+}
+
+impl Shared {
+    /// Looks at every source whose time has come or that has changed, each on a task of its own.
+    pub(super) fn look_at_certificates(self: &Arc<Self>) {
+        let now = self.live.now();
+        for group in &self.certificates.groups {
+            if !group.is_due(now) {
                 continue;
             }
-            group.seen = stamps(&group.identity);
-            match group.load(self.folder.as_deref(), now) {
-                Ok(served) => {
-                    if number == 0 {
-                        self.table.swap(None, served.clone());
-                    }
-                    if let Some(name) = group.server_names().next() {
-                        self.table.swap(Some(name), served);
-                    }
-                    swapped += 1;
-                    info!(names = group.names.join(","), "certificate deployed");
+            let Ok(looking) = Arc::clone(&group.looking).try_lock_owned() else { continue };
+            let (shared, group) = (Arc::clone(self), Arc::clone(group));
+            tokio::spawn(async move {
+                let _looking = looking;
+                tokio::select! {
+                    () = shared.ended.cancelled() => {}
+                    () = shared.look_at(&group, false) => {}
                 }
-                Err(reason) => {
-                    warn!(names = group.names.join(","), reason, "old certificate kept");
+            });
+        }
+    }
+
+    /// Looks at the sources that ask nobody, and waits for them; the others are looked at in the background.
+    pub(super) async fn refresh_certificates(self: &Arc<Self>) {
+        for group in &self.certificates.groups {
+            if group.is_local() && group.is_due(self.live.now()) {
+                let _looking = group.looking.lock().await;
+                if group.is_due(self.live.now()) {
+                    self.look_at(group, false).await;
                 }
             }
         }
-        swapped
+        self.look_at_certificates();
+    }
+
+    /// Asks the source of a name for a newer certificate.
+    pub(super) async fn renew_certificate(
+        self: &Arc<Self>,
+        name: &str,
+    ) -> Result<CertificateInfo, RenewError> {
+        let Some(group) = self.certificates.group(name) else {
+            let groups = self.certificates.groups.iter();
+            let known = groups.flat_map(|group| group.member.names.clone()).collect();
+            return Err(RenewError::UnknownName { name: name.chars().take(253).collect(), known });
+        };
+        let source = match &group.member.source {
+            Some(source) if !source.is_local() => Arc::clone(source),
+            Some(source) => return Err(RenewError::NotRenewable(source.name())),
+            None => return Err(RenewError::NotRenewable("raw-key")),
+        };
+        let (shared, group) = (Arc::clone(self), Arc::clone(group));
+        let before = group.state().served.as_ref().map(|served| Arc::clone(&served.certified));
+        // On a task of its own: whoever asked may go away, the order goes on.
+        let looked = tokio::spawn(async move {
+            let _looking = Arc::clone(&group.looking).lock_owned().await;
+            let now = group.state().served.as_ref().map(|served| Arc::clone(&served.certified));
+            let waits = match (&before, &now) {
+                (Some(before), Some(now)) => Arc::ptr_eq(before, now),
+                (before, now) => before.is_none() == now.is_none(),
+            };
+            // What another order gave while this one waited is what was asked for.
+            if waits {
+                tokio::select! {
+                    () = shared.ended.cancelled() => {}
+                    () = shared.look_at(&group, true) => {}
+                }
+            }
+            let state = group.state();
+            let after = state.served.as_ref().map(|served| Arc::clone(&served.certified));
+            let renewed = match (before, after) {
+                (Some(before), Some(after)) => !Arc::ptr_eq(&before, &after),
+                (before, after) => before.is_none() && after.is_some(),
+            };
+            let fault = state.fault.clone();
+            drop(state);
+            (renewed, group.info(), fault)
+        });
+        match looked.await {
+            Ok((true, Some(info), _)) => Ok(info),
+            Ok((_, _, fault)) => Err(match source.spent_until() {
+                Some(until) if until > self.live.now() => RenewError::BudgetSpent { until },
+                _ => RenewError::Failed(
+                    fault.unwrap_or_else(|| "the source has nothing newer".to_owned()),
+                ),
+            }),
+            Err(error) => Err(RenewError::Failed(error.to_string())),
+        }
+    }
+
+    /// One look. The caller holds `looking`.
+    pub(super) async fn look_at(&self, group: &Group, forced: bool) {
+        let Some(source) = &group.member.source else { return };
+        let now = self.live.now();
+        // Whatever comes of it, the next one is not at once.
+        group.state().due = now.checked_add(BROKEN_OFF).ok();
+        let looked = source.look(now, forced).await;
+        self.deploy(group, source.as_ref(), looked);
+    }
+
+    /// Serves what a look found.
+    fn deploy(&self, group: &Group, source: &dyn Source, looked: Looked) {
+        let names = || group.member.names.clone();
+        let Looked { fresh, again, fault } = looked;
+        if let Some(fresh) = &fresh {
+            self.certificates.serve(group, Arc::clone(&fresh.certified));
+            info!(names = names().join(","), source = source.name(), "certificate deployed");
+        }
+        if let Some(reason) = &fault {
+            warn!(names = names().join(","), reason, "certificate not renewed");
+        }
+        let mut state = group.state();
+        let again = match again {
+            None if !source.is_local() => self.live.now().checked_add(LATER).ok(),
+            again => again,
+        };
+        state.due = again;
+        state.fault.clone_from(&fault);
+        let served = fresh.is_some();
+        if let Some(fresh) = fresh {
+            state.fallback = false;
+            state.revoked = false;
+            let now = self.live.now();
+            state.staple_due = has_responder(&fresh.certified).then_some(now);
+            state.served = Some(fresh);
+        }
+        let not_after = state.served.as_ref().map(|served| served.validity.until);
+        drop(state);
+        if source.is_local() {
+            return;
+        }
+        if let Some(not_after) = not_after.filter(|_| served) {
+            self.observer.tell(|| Event::CertificateObtained {
+                names: names(),
+                source: source.name(),
+                issuer: source.standing().issuer,
+                not_after,
+            });
+        }
+        if let Some(reason) = fault {
+            self.observer.tell(|| Event::CertificateFailed {
+                names: names(),
+                source: source.name(),
+                reason,
+            });
+        }
+    }
+
+    /// Tells of the names that begin with a certificate of our own making.
+    pub(super) fn tell_fallbacks(&self) {
+        for group in &self.certificates.groups {
+            let Some(source) = group.member.source.as_ref() else { continue };
+            if !group.state().fallback {
+                continue;
+            }
+            let names = group.member.names.clone();
+            warn!(
+                names = names.join(","),
+                source = source.name(),
+                "self-signed certificate served until the right one is at hand"
+            );
+            self.observer.tell(|| Event::CertificateFallback { names, source: source.name() });
+        }
+    }
+}
+
+impl Certificates {
+    pub(super) fn groups(&self) -> &[Arc<Group>] {
+        &self.groups
+    }
+
+    /// Shows that certificate to the next handshakes.
+    pub(super) fn serve(&self, group: &Group, certified: Arc<CertifiedKey>) {
+        let served = group.member.served(certified);
+        if group.is_default {
+            self.table.swap(None, served.clone());
+        }
+        if let Some(name) = group.server_names().next() {
+            self.table.swap(Some(name), served);
+        }
+    }
+}
+
+impl Member {
+    /// How its certificate stands in the table.
+    fn served(&self, certified: Arc<CertifiedKey>) -> Served {
+        match self.reach {
+            Reach::Everywhere => Served::X509(certified),
+            Reach::Loopback => Served::Loopback(certified),
+        }
     }
 }
 
 impl Group {
     /// An address is no server name (RFC 6066 §3); its certificate answers as the default.
     fn server_names(&self) -> impl Iterator<Item = &str> {
-        self.names.iter().map(String::as_str).filter(|name| name.parse::<IpAddr>().is_err())
+        self.member.names.iter().map(String::as_str).filter(|name| name.parse::<IpAddr>().is_err())
     }
 
-    fn is_stale(&self, now: Timestamp) -> bool {
-        self.renew_at.is_some_and(|at| now >= at) || stamps(&self.identity) != self.seen
+    pub(super) fn state(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn load(&mut self, folder: Option<&Path>, now: Timestamp) -> Result<Served, String> {
-        let provider = tls::provider();
-        match &self.identity {
-            TlsIdentity::RawKey => Ok(Served::RawKey),
-            TlsIdentity::X509 { cert, key } => {
-                let loaded = certs::files::load(cert, key, &self.names, &provider, now)
-                    .map_err(|error| error.to_string())?;
-                self.validity = Some((loaded.validity.from, loaded.validity.until));
-                Ok(Served::X509(loaded.certified))
-            }
-            TlsIdentity::SelfSigned => {
-                let made = certs::self_signed::obtain(&self.names, folder, &provider, now)
-                    .map_err(|error| error.to_string())?;
-                self.validity = Some((made.validity.from, made.validity.until));
-                self.renew_at = Some(certs::self_signed::renewal(made.validity));
-                Ok(Served::X509(made.certified))
-            }
-        }
+    pub(super) fn is_local(&self) -> bool {
+        self.member.source.as_ref().is_some_and(|source| source.is_local())
+    }
+
+    /// Whether a look may change something. Cheap enough for once a second.
+    fn is_due(&self, now: Timestamp) -> bool {
+        let Some(source) = &self.member.source else { return false };
+        let due = self.state().due;
+        due.is_some_and(|at| now >= at) || source.changed()
+    }
+
+    fn info(&self) -> Option<CertificateInfo> {
+        let source = self.member.source.as_ref()?;
+        let state = self.state();
+        let validity = state.served.as_ref()?.validity;
+        let standing = source.standing();
+        let (engine, engine_reason) = standing.engine.unzip();
+        let (next_action, next_at) = match standing.next {
+            Some((action, at)) => (Some(action), Some(at)),
+            None => (None, state.due),
+        };
+        Some(CertificateInfo {
+            names: self.member.names.clone(),
+            source: source.name(),
+            file: self.member.file.clone(),
+            issuer: standing.issuer,
+            engine,
+            engine_reason,
+            not_before: validity.from,
+            not_after: validity.until,
+            fallback: state.fallback,
+            next_action,
+            next_at,
+            last_error: standing.last_error.or_else(|| state.fault.clone()),
+        })
     }
 }
 
-fn stamps(identity: &TlsIdentity) -> Vec<Option<super::reload::Stamp>> {
-    match identity {
-        TlsIdentity::X509 { cert, key } => vec![stamp(cert), stamp(key)],
-        TlsIdentity::RawKey | TlsIdentity::SelfSigned => Vec::new(),
+/// A name as it is compared, also an address.
+fn comparable(name: &str) -> Option<String> {
+    match name.trim_matches(['[', ']']).parse::<IpAddr>() {
+        Ok(address) => Some(address.to_string()),
+        Err(_) => normalized_name(name).ok(),
     }
 }
+
+/// A certificate of our own making, for the time without a better one.
+async fn fallback(
+    names: &[String],
+    folder: Option<PathBuf>,
+    now: Timestamp,
+) -> Result<Loaded, String> {
+    let names = names.to_vec();
+    let make = move || certs::self_signed::obtain(&names, folder.as_deref(), &tls::provider(), now);
+    match tokio::task::spawn_blocking(make).await {
+        Ok(made) => made.map_err(|error| error.to_string()),
+        Err(error) => Err(error.to_string()),
+    }
+}
+
+#[cfg(test)]
+#[path = "certificates_tests.rs"]
+mod tests;

@@ -2,6 +2,11 @@
 //!
 //! Imports every step and is imported by none.
 
+#[cfg(feature = "acme")]
+mod acme;
+#[cfg(not(feature = "acme"))]
+#[path = "acme_off.rs"]
+mod acme;
 mod builder;
 mod certificates;
 mod dial;
@@ -14,6 +19,8 @@ mod refusal;
 mod reload;
 mod serve;
 mod shutdown;
+mod sources;
+mod staple;
 
 #[cfg(feature = "tcp")]
 mod tcp;
@@ -31,9 +38,12 @@ use arc_swap::ArcSwap;
 use tokio::sync::broadcast;
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
+// For the fuzz targets, which stand outside of this crate: no part of the interface.
+#[doc(hidden)]
+pub use self::acme::AcmeProbe;
 pub use self::{
     builder::{BindError, Builder},
-    certificates::CertificateInfo,
+    certificates::{CertificateInfo, RenewError},
     dial::{DialOptions, GivenRoots, Roots},
     failures::FailureKind,
     probe::{ProbeReport, ProbedIdentity},
@@ -145,6 +155,26 @@ impl Endpoint {
     #[must_use]
     pub fn certificates(&self) -> Vec<CertificateInfo> {
         self.0.shared.certificates.list()
+    }
+
+    /// Asks for a new certificate under `name` at once, also if the one that is served is fresh.
+    ///
+    /// # Errors
+    /// [`RenewError`]: also if the failure budget is spent, with the time when it is not any more.
+    pub async fn renew_certificate(&self, name: &str) -> Result<CertificateInfo, RenewError> {
+        self.0.shared.renew_certificate(name).await
+    }
+
+    /// The chain that is served under `name` now, leaf first, as PEM.
+    #[must_use]
+    pub fn certificate_chain(&self, name: &str) -> Option<String> {
+        self.0.shared.certificates.chain(name)
+    }
+
+    /// What to answer under `/.well-known/acme-challenge/` and that token (RFC 8555 §8.3), if a challenge is
+    /// pending here or in a process that shares the store.
+    pub async fn challenge_response(&self, token: &str) -> Option<String> {
+        self.0.shared.certificates.challenges().http_anywhere(token).await
     }
 
     /// Ends every live connection of `key`, which stays authorised. Gives how many.

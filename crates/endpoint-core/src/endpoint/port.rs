@@ -16,6 +16,16 @@ pub(super) enum Listen {
     },
 }
 
+impl Listen {
+    /// The address, before anything is bound.
+    pub(super) fn asked(&self) -> Option<SocketAddr> {
+        match self {
+            Self::At(address) => Some(*address),
+            Self::On { udp, .. } => udp.local_addr().ok(),
+        }
+    }
+}
+
 /// The sockets of one port number.
 pub(super) struct Port {
     pub(super) asked: SocketAddr,

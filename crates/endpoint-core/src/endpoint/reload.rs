@@ -14,6 +14,7 @@ use tracing::{debug, info, warn};
 
 use super::{Endpoint, Shared};
 use crate::{
+    certs::local::stamp,
     event::Event,
     trust::{GRACE, Reload, file::folder_of},
 };
@@ -52,17 +53,6 @@ impl Shared {
         reload.closed = self.live.set_policy(self.peers.policy());
         self.report(&reload);
         reload
-    }
-
-    /// Serves certificates that changed on disk or come to their end.
-    async fn refresh_certificates(self: &Arc<Self>) {
-        let now = self.live.now();
-        if !self.certificates.is_stale(now) {
-            return;
-        }
-        let shared = Arc::clone(self);
-        // Reading and making certificates can block.
-        let _ = tokio::task::spawn_blocking(move || shared.certificates.refresh(now)).await;
     }
 
     fn report(&self, reload: &Reload) {
@@ -119,7 +109,8 @@ pub(super) async fn watch(shared: Arc<Shared>) {
                     seen = stamp;
                     shared.reload().await;
                 }
-                shared.refresh_certificates().await;
+                shared.look_at_certificates();
+                shared.look_at_staples();
                 let ended = shared.live.tick();
                 if ended > 0 {
                     debug!(ended, "connections ended by time or address");
@@ -128,16 +119,6 @@ pub(super) async fn watch(shared: Arc<Shared>) {
         }
     }
     watcher.take();
-}
-
-/// Identity, time, size and mode of a file: what a replacement changes.
-pub(super) type Stamp = (u64, i64, i64, u64, u32);
-
-/// The stamp of the file at `path`, if there is one.
-pub(super) fn stamp(path: &Path) -> Option<Stamp> {
-    use std::os::unix::fs::MetadataExt;
-    let meta = std::fs::metadata(path).ok()?;
-    Some((meta.ino(), meta.mtime(), meta.mtime_nsec(), meta.len(), meta.mode()))
 }
 
 /// Watches the folder, because editors replace the file itself.

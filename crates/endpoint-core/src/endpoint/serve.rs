@@ -13,7 +13,7 @@ use crate::{
     close::CloseCode,
     dispatch::Route,
     event::{Event, RefusedKey},
-    facts::{Carrier, LinkFacts},
+    facts::{Carrier, LinkFacts, Reach},
     handler::{Connection, HandlerError, Permit},
     tls::{self, Handshake},
     transport::{Accepting, Link, StreamCredit},
@@ -40,7 +40,10 @@ pub(super) async fn accept_quic(
         match shared.gate.admit(validated, incoming.may_retry()) {
             Verdict::Admit(slot) => {
                 let remote = incoming.remote_address();
-                let config = config.from(remote, &incoming.orig_dst_cid());
+                // A socket on all addresses learns from each packet which one it came to.
+                let bound = Some(local.ip()).filter(|ip| !ip.is_unspecified());
+                let reach = Reach::of(incoming.local_ip().or(bound), remote.ip());
+                let config = config.from(remote, reach, &incoming.orig_dst_cid());
                 let path = quic(Arc::clone(&shared), incoming, local, config, slot);
                 let span = conn_span(Carrier::Quic, remote);
                 shared.connections.spawn(path.instrument(span));
@@ -74,7 +77,7 @@ async fn quic(
     }
 }
 
-/// The handshake of one QUIC connection; `None` if it failed, which is counted.
+/// The handshake of one QUIC connection; `None` if it failed or answered a challenge, which is counted.
 async fn shake(
     shared: &Shared,
     incoming: quinn::Incoming,
@@ -110,6 +113,11 @@ async fn shake(
         link.close(CloseCode::ProtocolError);
         return failed(&"the handshake left no facts");
     };
+    if handshake.alpn == Alpn::ACME_TLS_1 {
+        link.close(CloseCode::ChallengeDone);
+        shared.challenge_answered();
+        return None;
+    }
     let peer = match tls::peer_key(handshake.profile, connection.peer_identity()) {
         Ok(peer) => peer,
         Err(error) => {
@@ -261,6 +269,12 @@ impl Shared {
                 CloseCode::HandlerFailed
             }
         }
+    }
+
+    /// An authority has seen what it came for; the connection has no handler and is no news.
+    pub(super) fn challenge_answered(&self) {
+        self.observer.counters.challenges.add(1);
+        debug!("challenge answered");
     }
 
     /// What a stranger can trigger is at most a debug line and a counter.

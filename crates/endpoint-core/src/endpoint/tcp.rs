@@ -12,7 +12,7 @@ use super::{ConnectError, Shared, serve};
 use crate::{
     admission::{Slot, Verdict as Admission},
     alpn::Alpn,
-    facts::{Carrier, LinkFacts},
+    facts::{Carrier, LinkFacts, Reach},
     identity::Identity,
     target::HostPort,
     tls::{self, Expect, Verdict, tcp::TcpTlsError},
@@ -64,13 +64,20 @@ async fn tls_over_tcp(shared: Arc<Shared>, accepted: Accepted, slot: Slot) {
     let began = Instant::now();
     let Accepted { stream, remote } = accepted;
     let Ok(local) = stream.local_addr() else { return };
+    let reach = Reach::of(Some(local.ip()), remote.ip());
     let deadline = began + shared.limits.handshake_deadline;
     let (stream, handshake, peer) =
-        match timeout_at(deadline, tls::tcp::accept_tcp(&shared.tls, stream)).await {
+        match timeout_at(deadline, tls::tcp::accept_tcp(&shared.tls, reach, stream)).await {
             Ok(Ok(established)) => established,
             Ok(Err(error)) => return shared.handshake_failed(&error),
             Err(_) => return shared.handshake_failed(&"the deadline passed"),
         };
+    if handshake.alpn == Alpn::ACME_TLS_1 {
+        shared.challenge_answered();
+        // Within the same deadline, or the socket goes as it is.
+        let _ = timeout_at(deadline, tcp::part(stream)).await;
+        return;
+    }
     drop(slot);
     if handshake.alpn.is_http() {
         tcp::end_when_not_taken(stream.get_ref().0, shared.limits.requests.answer_idle);

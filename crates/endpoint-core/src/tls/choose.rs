@@ -71,6 +71,10 @@ pub(crate) fn choose<'o>(
     hello: &Hello<'_>,
     carrier: Carrier,
 ) -> Result<(Profile, &'o Offer), Alert> {
+    // Only ever alone, and then not here (RFC 8737 §4): see `challenged`.
+    if hello.protocols.is_some_and(|protocols| protocols.contains(Alpn::ACME_TLS_1.as_bytes())) {
+        return Err(Alert::NO_APPLICATION_PROTOCOL);
+    }
     let profile = Profile {
         server: if hello.takes_raw_server_key() { KeyKind::Raw } else { KeyKind::X509 },
         client: client_key(offers, hello, carrier),
@@ -86,6 +90,14 @@ pub(crate) fn choose<'o>(
         .find(fits)
         .map(|offer| (profile, offer))
         .ok_or(Alert::NO_APPLICATION_PROTOCOL)
+}
+
+/// The name whose challenge a hello asks for: its list of protocols is exactly `acme-tls/1`, and it names a
+/// server (RFC 8737 §3). Whether one is pending is not known here.
+pub(crate) fn challenged<'h>(hello: &'h Hello<'_>) -> Option<&'h str> {
+    let mut protocols = hello.protocols?.iter();
+    let alone = protocols.next() == Some(Alpn::ACME_TLS_1.as_bytes()) && protocols.next().is_none();
+    hello.server_name.as_deref().filter(|_| alone)
 }
 
 /// The kind of key to ask of the client. A browser offers no raw key and always an HTTP name, so it
@@ -106,7 +118,7 @@ fn client_key(offers: &[Offer], hello: &Hello<'_>, carrier: Carrier) -> Option<K
     offers.iter().any(peer).then_some(KeyKind::X509)
 }
 
-const BROWSERS: Profile = Profile { server: KeyKind::X509, client: None };
+pub(super) const BROWSERS: Profile = Profile { server: KeyKind::X509, client: None };
 
 #[cfg(test)]
 mod tests {
@@ -178,6 +190,10 @@ mod tests {
             // Nothing fits.
             (&[], &[], &["nothing/1"], "120", "120"),
             (&[2], &[2], &["acme-tls/1"], "120", "120"),
+            (&[], &[], &["acme-tls/1", "h2"], "120", "120"),
+            (&[], &[], &["h3", "acme-tls/1"], "120", "120"),
+            (&[2], &[2], &["echo/1", "acme-tls/1"], "120", "120"),
+            (&[], &[], &["acme-tls/1", "acme-tls/1"], "120", "120"),
             // Without protocols: http/1.1 over TCP for those who show nothing.
             (&[], &[], &[], "120", "x509+none http/1.1"),
             (&[2], &[], &[], "120", "120"),

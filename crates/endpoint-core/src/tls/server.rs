@@ -19,8 +19,8 @@ use rustls::{
 
 use crate::{
     alpn::Alpn,
-    certs::CertTable,
-    facts::{Carrier, KeyKind, Profile},
+    certs::{CertTable, challenges::Challenges},
+    facts::{Carrier, KeyKind, Profile, Reach},
     identity::Identity,
 };
 
@@ -32,7 +32,7 @@ use super::{
     provider,
     raw_key::{self, RawKeyResolver},
     session::Choosing,
-    sni::{self, SniResolver},
+    sni::{self, ChallengeResolver, SniResolver},
 };
 
 /// The lowest TLS version taken over TCP from clients that show no key. QUIC is TLS 1.3 always.
@@ -56,6 +56,7 @@ pub(crate) struct Choice {
 pub(crate) struct TlsServer {
     raw_key: Arc<CertifiedKey>,
     certs: Arc<CertTable>,
+    challenges: Arc<Challenges>,
     tcp_minimum: TcpMinimum,
     members: ArcSwap<Members>,
     initial: Suite,
@@ -70,6 +71,7 @@ impl TlsServer {
     pub(crate) fn new(
         identity: &Identity,
         certs: Arc<CertTable>,
+        challenges: Arc<Challenges>,
         tcp_minimum: TcpMinimum,
         offers: &[Offer],
     ) -> Result<Arc<Self>, TlsSetupError> {
@@ -82,6 +84,7 @@ impl TlsServer {
         let server = Self {
             raw_key,
             certs,
+            challenges,
             tcp_minimum,
             members: ArcSwap::from_pointee(Members::default()),
             initial,
@@ -115,12 +118,14 @@ impl TlsServer {
                     if !offer.on(carrier) {
                         continue;
                     }
-                    let key = (carrier, profile, offer.alpn.clone());
-                    let made = match before.configs.get(&key).filter(|_| kept) {
-                        Some(made) => Arc::clone(made),
-                        None => Arc::new(self.config(carrier, profile, &offer.alpn)?),
-                    };
-                    members.configs.insert(key, made);
+                    for reach in self.reaches(profile) {
+                        let key = (carrier, profile, offer.alpn.clone(), *reach);
+                        let made = match before.configs.get(&key).filter(|_| kept) {
+                            Some(made) => Arc::clone(made),
+                            None => Arc::new(self.config(carrier, profile, &offer.alpn, *reach)?),
+                        };
+                        members.configs.insert(key, made);
+                    }
                 }
             }
         }
@@ -128,29 +133,58 @@ impl TlsServer {
         Ok(())
     }
 
-    /// The configuration for quinn: it waits for the whole hello and then goes on as chosen.
-    pub(crate) fn quic(self: &Arc<Self>) -> Arc<dyn quinn_proto::crypto::ServerConfig> {
-        Arc::new(Choosing(Arc::clone(self)))
+    /// The configuration for quinn: it waits for the whole hello and then goes on as chosen, for
+    /// connections of that reach.
+    pub(crate) fn quic(
+        self: &Arc<Self>,
+        reach: Reach,
+    ) -> Arc<dyn quinn_proto::crypto::ServerConfig> {
+        Arc::new(Choosing(Arc::clone(self), reach))
+    }
+
+    /// Where connections must come from to see something else there: their configurations are apart, and
+    /// so are their tickets.
+    fn reaches(&self, profile: Profile) -> &'static [Reach] {
+        match profile.server == KeyKind::X509 && self.certs.has_loopback() {
+            true => &[Reach::Everywhere, Reach::Loopback],
+            false => &[Reach::Everywhere],
+        }
     }
 
     /// Chooses how to go on with a hello. The one choice for QUIC and TCP.
     ///
     /// # Errors
     /// The alert to end the handshake with.
-    pub(crate) fn choose(&self, hello: &Hello<'_>, carrier: Carrier) -> Result<Choice, Alert> {
+    pub(crate) fn choose(
+        &self,
+        hello: &Hello<'_>,
+        carrier: Carrier,
+        reach: Reach,
+    ) -> Result<Choice, Alert> {
+        if let Some(name) = choose::challenged(hello) {
+            let answer = self.challenges.tls_alpn(name).ok_or(Alert::NO_APPLICATION_PROTOCOL)?;
+            return challenge(name, answer, carrier);
+        }
         let members = self.members.load();
         let (profile, offer) = choose::choose(&members.offers, hello, carrier)?;
+        let reach = if self.reaches(profile).contains(&reach) { reach } else { Reach::Everywhere };
         if profile.server == KeyKind::X509 {
-            sni::certificate(&self.certs, hello.server_name.as_deref())?;
+            sni::certificate(&self.certs, hello.server_name.as_deref(), reach)?;
         }
         let config = members
             .configs
-            .get(&(carrier, profile, offer.alpn.clone()))
+            .get(&(carrier, profile, offer.alpn.clone(), reach))
             .map(Arc::clone)
             .ok_or(Alert::INTERNAL_ERROR)?;
         let handshake =
             Handshake { profile, alpn: offer.alpn.clone(), server_name: hello.server_name.clone() };
         Ok(Choice { handshake, config })
+    }
+
+    /// The answers to pending challenges.
+    #[allow(dead_code, reason = "without TCP nobody waits for those of other processes")]
+    pub(super) fn challenges(&self) -> &Challenges {
+        &self.challenges
     }
 
     /// Keys of Initial packets, and tags of Retry packets: the same whatever will be chosen.
@@ -168,10 +202,11 @@ impl TlsServer {
         carrier: Carrier,
         profile: Profile,
         alpn: &Alpn,
+        reach: Reach,
     ) -> Result<ServerConfig, TlsSetupError> {
         let resolver: Arc<dyn ResolvesServerCert> = match profile.server {
             KeyKind::Raw => Arc::new(RawKeyResolver(Arc::clone(&self.raw_key))),
-            KeyKind::X509 => Arc::new(SniResolver(Arc::clone(&self.certs))),
+            KeyKind::X509 => Arc::new(SniResolver(Arc::clone(&self.certs), reach)),
         };
         let both: &[&SupportedProtocolVersion] = &[&TLS13, &TLS12];
         let newest: &[&SupportedProtocolVersion] = &[&TLS13];
@@ -195,7 +230,29 @@ impl fmt::Debug for TlsServer {
 #[derive(Default)]
 struct Members {
     offers: Vec<Offer>,
-    configs: HashMap<(Carrier, Profile, Alpn), Arc<ServerConfig>>,
+    configs: HashMap<(Carrier, Profile, Alpn, Reach), Arc<ServerConfig>>,
+}
+
+/// How hands are shaken with an authority: its challenge's certificate, nothing asked, nothing to resume.
+/// TLS 1.2 too over TCP, whatever the minimum is: authorities may speak it (RFC 8737 §3).
+pub(super) fn challenge(
+    name: &str,
+    answer: Arc<CertifiedKey>,
+    carrier: Carrier,
+) -> Result<Choice, Alert> {
+    let both: &[&SupportedProtocolVersion] = &[&TLS13, &TLS12];
+    let newest: &[&SupportedProtocolVersion] = &[&TLS13];
+    let versions = if carrier == Carrier::Tcp { both } else { newest };
+    let resolver = Arc::new(ChallengeResolver(answer));
+    let alpn = Alpn::ACME_TLS_1;
+    let mut config = config(choose::BROWSERS, Some(&alpn), versions, resolver)
+        .map_err(|_| Alert::INTERNAL_ERROR)?;
+    config.send_tls13_tickets = 0;
+    config.max_tls13_tickets = 0;
+    config.session_storage = Arc::new(NoServerSessionStorage {});
+    let server_name = Some(name.to_owned());
+    let handshake = Handshake { profile: choose::BROWSERS, alpn, server_name };
+    Ok(Choice { handshake, config: Arc::new(config) })
 }
 
 fn config(

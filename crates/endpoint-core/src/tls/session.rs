@@ -23,7 +23,10 @@ use quinn_proto::{
 use rustls::quic::{Suite, Version};
 use tracing::debug;
 
-use crate::{facts::Carrier, transport::varint};
+use crate::{
+    facts::{Carrier, Reach},
+    transport::varint,
+};
 
 use super::{
     Choice, Handshake, TlsServer,
@@ -31,7 +34,7 @@ use super::{
 };
 
 /// quinn's side of [`TlsServer`].
-pub(super) struct Choosing(pub(super) Arc<TlsServer>);
+pub(super) struct Choosing(pub(super) Arc<TlsServer>, pub(super) Reach);
 
 impl crypto::ServerConfig for Choosing {
     fn initial_keys(
@@ -56,6 +59,7 @@ impl crypto::ServerConfig for Choosing {
             version,
             state: State::Collecting(Box::new(Collecting {
                 server: Arc::clone(&self.0),
+                reach: self.1,
                 parameters: *parameters,
                 bytes: Vec::new(),
             })),
@@ -82,6 +86,7 @@ enum State {
 /// What is kept until the choice, and dropped after it.
 struct Collecting {
     server: Arc<TlsServer>,
+    reach: Reach,
     parameters: TransportParameters,
     bytes: Vec<u8>,
 }
@@ -99,7 +104,7 @@ impl Waiting {
         let State::Collecting(collecting) = &mut self.state else {
             return Err(refusal(Alert::INTERNAL_ERROR, "the choice has failed already"));
         };
-        let Collecting { server, parameters, bytes } = collecting.as_mut();
+        let Collecting { server, reach, parameters, bytes } = collecting.as_mut();
         bytes.extend_from_slice(more);
         match hello::whole_length(bytes) {
             Err(alert) => return Err(refusal(alert, "no hello, or one too large")),
@@ -108,7 +113,7 @@ impl Waiting {
         }
         let hello = hello::parse(bytes).map_err(|alert| refusal(alert, "malformed hello"))?;
         let Choice { handshake, config } = server
-            .choose(&hello, Carrier::Quic)
+            .choose(&hello, Carrier::Quic, *reach)
             .map_err(|alert| refusal(alert, "no profile for the hello"))?;
         if handshake.profile.asks() {
             *parameters = without_bidi_credit(parameters)?;

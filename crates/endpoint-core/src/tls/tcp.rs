@@ -10,18 +10,18 @@ use rustls::{
     server::{Acceptor, ClientHello},
 };
 use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt};
-use tokio_rustls::{LazyConfigAcceptor, TlsConnector, client, server};
+use tokio_rustls::{LazyConfigAcceptor, TlsConnector, client, server::TlsStream};
 
 use crate::{
     alpn::Alpn,
-    facts::{Carrier, PeerKey},
+    facts::{Carrier, PeerKey, Reach},
 };
 
 use super::{
-    Choice, Handshake, PeerKeyError, TlsServer,
+    Choice, Handshake, PeerKeyError, TlsServer, choose,
     client::Dial,
     hello::{self, Alert, Hello, Protocols},
-    proven_key,
+    proven_key, server,
 };
 
 /// Shakes hands with a client on `stream`.
@@ -30,13 +30,19 @@ use super::{
 /// [`TcpTlsError`]; a client that was refused has been sent its alert.
 pub(crate) async fn accept_tcp<S>(
     server: &Arc<TlsServer>,
+    reach: Reach,
     stream: S,
-) -> Result<(server::TlsStream<S>, Handshake, PeerKey), TcpTlsError>
+) -> Result<(TlsStream<S>, Handshake, PeerKey), TcpTlsError>
 where
     S: AsyncRead + AsyncWrite + Unpin,
 {
     let mut start = LazyConfigAcceptor::new(Acceptor::default(), stream).await?;
-    let Choice { handshake, config } = match choose(server, &start.client_hello()) {
+    let choice = match chosen(server, &start.client_hello(), reach) {
+        Ok(Asked::Chosen(choice)) => Ok(choice),
+        Ok(Asked::Challenge(name)) => challenge(server, &name).await,
+        Err(alert) => Err(alert),
+    };
+    let Choice { handshake, config } = match choice {
         Ok(choice) => choice,
         Err(alert) => {
             // A refused client learns its alert if the socket takes it.
@@ -86,8 +92,15 @@ where
     }
 }
 
+/// What a hello comes to.
+enum Asked {
+    Chosen(Choice),
+    /// An authority asks for the challenge of that name.
+    Challenge(String),
+}
+
 /// The same choice as on QUIC, from the fields that rustls has read.
-fn choose(server: &TlsServer, read: &ClientHello<'_>) -> Result<Choice, Alert> {
+fn chosen(server: &TlsServer, read: &ClientHello<'_>, reach: Reach) -> Result<Asked, Alert> {
     let mut list = Vec::new();
     for name in read.alpn().into_iter().flatten() {
         list.push(u8::try_from(name.len()).map_err(|_| Alert::DECODE_ERROR)?);
@@ -104,7 +117,16 @@ fn choose(server: &TlsServer, read: &ClientHello<'_>) -> Result<Choice, Alert> {
         server_types: server_types.as_deref(),
         client_types: client_types.as_deref(),
     };
-    server.choose(&hello, Carrier::Tcp)
+    if let Some(name) = choose::challenged(&hello) {
+        return Ok(Asked::Challenge(name.to_owned()));
+    }
+    server.choose(&hello, Carrier::Tcp, reach).map(Asked::Chosen)
+}
+
+/// Answers a challenge, which may be pending in another process.
+async fn challenge(server: &TlsServer, name: &str) -> Result<Choice, Alert> {
+    let answer = server.challenges().tls_alpn_anywhere(name).await;
+    server::challenge(name, answer.ok_or(Alert::NO_APPLICATION_PROTOCOL)?, Carrier::Tcp)
 }
 
 fn numbers(types: &[rustls::server::CertificateType]) -> Vec<u8> {

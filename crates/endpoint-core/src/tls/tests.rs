@@ -2,8 +2,10 @@
 //! does.
 
 mod accept;
+mod challenge;
 mod dial;
 pub(super) mod hello;
+mod reach;
 mod resume;
 mod session;
 mod steal;
@@ -28,7 +30,7 @@ use super::{
 };
 use crate::{
     certs::{CertTable, Names, Served},
-    facts::KeyKind,
+    facts::{KeyKind, Reach},
     identity::{Fingerprint, Identity},
 };
 
@@ -70,7 +72,7 @@ pub(super) fn offers() -> Vec<Offer> {
 
 pub(super) fn server_with(names: Names, minimum: TcpMinimum) -> Arc<TlsServer> {
     let table = Arc::new(CertTable::new(names));
-    TlsServer::new(&identity(SERVER), table, minimum, &offers()).unwrap()
+    TlsServer::new(&identity(SERVER), table, Arc::default(), minimum, &offers()).unwrap()
 }
 
 pub(super) fn default_names() -> Names {
@@ -237,5 +239,5 @@ async fn shake(
 
 async fn with(server: &Arc<TlsServer>, client: &Client) -> Result<(Link, Arc<Verdict>), Broken> {
     let (config, verdict) = client.config();
-    Ok((shake(server.quic(), config, client.name()).await?, verdict))
+    Ok((shake(server.quic(Reach::Everywhere), config, client.name()).await?, verdict))
 }

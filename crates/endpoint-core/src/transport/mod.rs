@@ -4,6 +4,8 @@
 //! (`trust`).
 
 mod credit;
+#[cfg(any(feature = "acme", feature = "http3"))]
+pub(crate) mod fetch;
 mod keys;
 mod link;
 #[cfg(feature = "qlog")]

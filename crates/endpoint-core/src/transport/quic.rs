@@ -8,7 +8,10 @@ use quinn::{ConnectionId, IdleTimeout, ServerConfig, TransportConfig, VarInt};
 use socket2::{Domain, Protocol, Socket, Type};
 
 use super::{Qlog, credit::INITIAL_STREAMS, keys::ListenKeys};
-use crate::config::Limits;
+use crate::{
+    config::Limits,
+    facts::{Reach, is_loopback},
+};
 
 /// Unidirectional streams open to a peer: HTTP/3 wants three at once (RFC 9114 §6.2), and one to spare.
 const UNI_STREAMS: u32 = 4;
@@ -57,6 +60,8 @@ fn udp_socket(
 /// and its own copy would be 1 KB.
 #[derive(Clone, Debug)]
 pub(crate) struct Accepting {
+    /// For connections within this machine; what they may see is more.
+    inside: Arc<ServerConfig>,
     loopback: Arc<ServerConfig>,
     others: Arc<ServerConfig>,
     /// Where traces go; a traced connection has a configuration of its own.
@@ -64,10 +69,19 @@ pub(crate) struct Accepting {
 }
 
 impl Accepting {
-    /// For a connection from `remote`.
-    pub(crate) fn from(&self, remote: SocketAddr, id: &ConnectionId) -> Arc<ServerConfig> {
-        let loopback = is_loopback(remote);
-        let kept = if loopback { &self.loopback } else { &self.others };
+    /// For a connection of that reach from `remote`.
+    pub(crate) fn from(
+        &self,
+        remote: SocketAddr,
+        reach: Reach,
+        id: &ConnectionId,
+    ) -> Arc<ServerConfig> {
+        let loopback = is_loopback(remote.ip());
+        let kept = match reach {
+            Reach::Loopback => &self.inside,
+            Reach::Everywhere if loopback => &self.loopback,
+            Reach::Everywhere => &self.others,
+        };
         let Some((qlog, limits)) = &self.qlog else { return Arc::clone(kept) };
         let mut transport = strangers_transport(limits, loopback);
         qlog.trace(&mut transport, |_| format!("{id}_server"));
@@ -77,10 +91,6 @@ impl Accepting {
     }
 }
 
-fn is_loopback(remote: SocketAddr) -> bool {
-    remote.ip().to_canonical().is_loopback()
-}
-
 /// The transport parameters of a dialled connection to `remote`, which keeps itself alive so that it
 /// meets a stateless reset when the other side was restarted.
 pub(crate) fn client_transport(
@@ -88,7 +98,7 @@ pub(crate) fn client_transport(
     remote: SocketAddr,
     qlog: Option<&Qlog>,
 ) -> Arc<TransportConfig> {
-    let mut config = transport(limits, is_loopback(remote));
+    let mut config = transport(limits, is_loopback(remote.ip()));
     config.keep_alive_interval(Some(limits.keep_alive));
     if let Some(qlog) = qlog {
         let port = remote.port();
@@ -129,11 +139,11 @@ fn strangers_transport(limits: &Limits, loopback: bool) -> TransportConfig {
     config
 }
 
-/// A quinn endpoint that listens on `socket`.
+/// A quinn endpoint that listens on `socket`, with what is seen from everywhere and from within.
 pub(crate) fn server_endpoint(
     socket: std::net::UdpSocket,
     keys: &ListenKeys,
-    crypto: Arc<dyn quinn_proto::crypto::ServerConfig>,
+    [crypto, inside]: [Arc<dyn quinn_proto::crypto::ServerConfig>; 2],
     limits: &Limits,
     qlog: Option<Arc<Qlog>>,
 ) -> io::Result<(quinn::Endpoint, Accepting)> {
@@ -146,6 +156,8 @@ pub(crate) fn server_endpoint(
         .migration(true);
     let mut loopback = others.clone();
     loopback.transport_config(Arc::new(strangers_transport(limits, true)));
+    let mut inside_config = loopback.clone();
+    inside_config.crypto = inside;
     let endpoint = quinn::Endpoint::new(
         keys.endpoint_config(),
         Some(others.clone()),
@@ -153,8 +165,9 @@ pub(crate) fn server_endpoint(
         Arc::new(quinn::TokioRuntime),
     )?;
     let qlog = qlog.map(|qlog| (qlog, limits.clone()));
-    let (loopback, others) = (Arc::new(loopback), Arc::new(others));
-    Ok((endpoint, Accepting { loopback, others, qlog }))
+    let (inside, loopback, others) =
+        (Arc::new(inside_config), Arc::new(loopback), Arc::new(others));
+    Ok((endpoint, Accepting { inside, loopback, others, qlog }))
 }
 
 /// A quinn endpoint that only dials, with keys of its own.

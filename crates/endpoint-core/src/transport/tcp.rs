@@ -5,7 +5,10 @@
 use std::{io, net::SocketAddr, time::Duration};
 
 use socket2::{Domain, Protocol, SockRef, Socket, TcpKeepalive, Type};
-use tokio::net::{TcpListener, TcpStream};
+use tokio::{
+    io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt},
+    net::{TcpListener, TcpStream},
+};
 
 /// Connections that the kernel may hold for us.
 const BACKLOG: i32 = 1024;
@@ -48,6 +51,23 @@ pub(crate) async fn accept(listener: &TcpListener) -> Accepted {
         }
     }
 }
+
+/// Ends a stream in good order: says so, then waits for the other side's end, so that what is on its way
+/// is not answered with a reset. The caller sets the deadline.
+pub(crate) async fn part(mut stream: impl AsyncRead + AsyncWrite + Unpin) {
+    let mut unwanted = [0; 256];
+    if stream.shutdown().await.is_err() {
+        return;
+    }
+    for _ in 0..MAX_UNWANTED_READS {
+        if !matches!(stream.read(&mut unwanted).await, Ok(1..)) {
+            return;
+        }
+    }
+}
+
+/// Reads of what nobody asked for, before a stream is dropped as it is.
+const MAX_UNWANTED_READS: usize = 16;
 
 /// Sets what every connection of ours wants.
 pub(crate) fn tune(stream: &TcpStream) {

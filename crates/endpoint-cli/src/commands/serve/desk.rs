@@ -5,7 +5,7 @@
 use std::net::SocketAddr;
 
 use endpoint_core::{
-    endpoint::Endpoint,
+    endpoint::{Endpoint, RenewError},
     trust::{AuthorizedPeers, ConnectionInfo, authorized, file::read_trust_file},
 };
 use serde_json::{Value, json};
@@ -107,6 +107,21 @@ impl FrontDesk {
         }
     }
 
+    async fn renew(&self, name: &str) -> Value {
+        let error = match self.endpoint.renew_certificate(name).await {
+            Ok(info) => return super::super::cert::object(&info),
+            Err(error) => error,
+        };
+        let (code, until) = match &error {
+            RenewError::UnknownName { .. } => ("unknown", None),
+            RenewError::NotRenewable { .. } => ("not-renewable", None),
+            RenewError::BudgetSpent { until } => ("budget", Some(*until)),
+            _ => ("failed", None),
+        };
+        let until = until.map(super::super::time_text);
+        json!({"error": code, "message": error.to_string(), "until": until})
+    }
+
     async fn reload(&self) -> Value {
         let reload = self.endpoint.reload().await;
         json!({
@@ -128,6 +143,11 @@ impl Desk for FrontDesk {
                 vec![json!({"live": self.endpoint.connections().iter().filter(of_key).count()})]
             }
             Request::Reload => vec![self.reload().await],
+            Request::Certificates => {
+                self.endpoint.certificates().iter().map(super::super::cert::object).collect()
+            }
+            Request::Renew(name) => vec![self.renew(&name).await],
+            Request::Chain(name) => vec![json!({"chain": self.endpoint.certificate_chain(&name)})],
         })
     }
 }

@@ -4,9 +4,13 @@
 
 use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
 
-use endpoint_core::{config::TlsIdentity, endpoint::Endpoint, identity::Identity};
+use endpoint_core::{
+    config::TlsIdentity,
+    endpoint::{Builder, Endpoint},
+    identity::Identity,
+};
 
-use super::ports;
+use super::{ports, proofs};
 use crate::{
     config::{
         Config, Site, value,
@@ -26,7 +30,9 @@ pub(in super::super) async fn all(config: &Config) -> Result<()> {
         listen => listen,
     };
     ports::clashes(listen, config)?;
+    proofs::possible(&mut config.clone(), !config.plain_listen.is_empty())?;
     certificates(config).await?;
+    authorities(config)?;
     let loopback = ports::loopback(config);
     let own: Vec<SocketAddr> =
         listen.iter().chain(&config.plain_listen).chain(&loopback).copied().collect();
@@ -60,6 +66,21 @@ pub(super) async fn certificates(config: &Config) -> Result<()> {
         CliError::told("certificate", ExitKind::Usage, &error).hint("name PEM files that belong together: certificate = { cert = \"FILE\", key = \"FILE\" }")
     })?;
     endpoint.close_now();
+    Ok(())
+}
+
+/// Reads the files that authorities are known by.
+///
+/// # Errors
+/// Roots or the key of an account that cannot be used. Exit code 2.
+fn authorities(config: &Config) -> Result<()> {
+    for site in &config.sites {
+        let Some(TlsIdentity::Acme(acme)) = &site.certificate else { continue };
+        Builder::check_acme(acme).map_err(|error| {
+            CliError::told("certificate", ExitKind::Usage, &error)
+                .hint("name files that can be read: [acme] ca_root, eab")
+        })?;
+    }
     Ok(())
 }
 

@@ -20,6 +20,7 @@ mod local;
 mod local;
 mod manager;
 mod ports;
+mod proofs;
 mod ready;
 mod refusals;
 
@@ -32,6 +33,7 @@ use endpoint_core::{
     alpn::Alpn,
     endpoint::{BindError, Builder, Endpoint},
     handler::{Echo, Ping},
+    store::StoreError,
     trust::AuthorizedPeers,
 };
 use tokio::signal::unix::{Signal, SignalKind, signal};
@@ -80,6 +82,7 @@ pub(super) async fn run(args: Serve, context: &Context) -> Result<()> {
     let udp_alone = given.udp_alone();
     // Bound before the sites are judged: an upstream must be none of these.
     let local = Local::bind(&config, given.plain, &listen)?;
+    proofs::possible(&mut config, !local.listeners().redirects.is_empty())?;
     let listeners = Listeners { udp_alone, ..local.listeners() };
     let plain = listeners.loopback.iter().chain(&listeners.redirects);
     let own = listen.iter().chain(plain).copied().collect();
@@ -105,6 +108,11 @@ pub(super) async fn run(args: Serve, context: &Context) -> Result<()> {
         .iter()
         .filter_map(|site| Some((&site.names, site.certificate.clone()?)))
         .fold(builder, |builder, (names, certificate)| builder.server_names(names, certificate));
+    // Certificates that were imported, or that another process obtained, under names of no site.
+    let builder = match crate::kept::BUILT_IN && config.store_exists() {
+        true => builder.store(config.store.clone()),
+        false => builder,
+    };
     let builder = match config.min_tls {
         TlsVersion::V1_2 => builder,
         TlsVersion::V1_3 => builder.tls13_only(),
@@ -273,6 +281,9 @@ fn bind_fault(error: &BindError, context: &Context) -> CliError {
             let check = context.state.command("config check");
             CliError { exit: ExitKind::Usage, ..fault }.hint(format!("check the files: {check}"))
         }
+        // A secret that does not fit is the operator's to mend; a disk that is full is nobody's fault.
+        BindError::Store(StoreError::Unusable { .. }) => told("store"),
+        BindError::Store(_) => CliError { exit: ExitKind::Usage, ..told("store") },
         BindError::Qlog { .. } => CliError { exit: ExitKind::Usage, ..told("qlog") }
             .hint("name a folder that can be written to: endpoint serve --qlog DIR"),
         BindError::Socket { .. } => {

@@ -151,7 +151,8 @@ async fn goes_on_after_a_hello_retry_request() {
     let browser = Client::new(KeyKind::X509, &["h3"]).sni(Some("a.example"));
     for (client, key) in [(peer, Some(identity(CLIENT).fingerprint())), (browser, None)] {
         let (config, _) = client.config_of(unusual.clone());
-        let link = shake(server.quic(), config.clone(), client.name()).await.unwrap();
+        let link =
+            shake(server.quic(Reach::Everywhere), config.clone(), client.name()).await.unwrap();
         assert_eq!(link.handshake().alpn.to_string(), client.alpns[0]);
         assert_eq!(link.handshake().server_name.as_deref(), client.sni);
         assert_eq!(link.peer().fingerprint(), key);
@@ -168,8 +169,14 @@ async fn serves_a_new_certificate_on_the_next_handshake_and_keeps_live_links() {
     let mut names = Names::default();
     names.insert(["localhost"], Served::X509(old.clone())).unwrap();
     let table = Arc::new(CertTable::new(names));
-    let server =
-        TlsServer::new(&identity(SERVER), table.clone(), TcpMinimum::Tls12, &offers()).unwrap();
+    let server = TlsServer::new(
+        &identity(SERVER),
+        table.clone(),
+        Arc::default(),
+        TcpMinimum::Tls12,
+        &offers(),
+    )
+    .unwrap();
     let client = Client::new(KeyKind::X509, &["h3"]);
     let (live, before) = with(&server, &client).await.unwrap();
     assert!(table.swap(Some("localhost"), Served::X509(new.clone())));

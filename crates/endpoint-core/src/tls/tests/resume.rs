@@ -31,13 +31,23 @@ impl Ends {
         client: &Client,
         carrier: Carrier,
     ) -> Result<Self, Alert> {
+        Self::shake_from(Reach::Everywhere, server, config, client, carrier)
+    }
+
+    pub(super) fn shake_from(
+        reach: Reach,
+        server: &TlsServer,
+        config: &Arc<ClientConfig>,
+        client: &Client,
+        carrier: Carrier,
+    ) -> Result<Self, Alert> {
         let name = ServerName::try_from(client.name()).unwrap();
         let mut dialling = ClientConnection::new(config.clone(), name).unwrap();
         let mut flight = Vec::new();
         dialling.write_tls(&mut flight).unwrap();
         // The hello stands in one record, after its five bytes.
         let hello = hello::parse(&flight[5..]).unwrap();
-        let choice = server.choose(&hello, carrier)?;
+        let choice = server.choose(&hello, carrier, reach)?;
         let accepting = ServerConnection::new(choice.config).unwrap();
         let mut ends = Self { client: dialling, server: accepting };
         pass(&flight, &mut ends.server);
@@ -57,7 +67,7 @@ impl Ends {
         Ok(ends)
     }
 
-    fn resumed(&self) -> bool {
+    pub(super) fn resumed(&self) -> bool {
         assert_eq!(self.client.handshake_kind(), self.server.handshake_kind());
         self.client.handshake_kind() == Some(HandshakeKind::Resumed)
     }
@@ -183,7 +193,7 @@ async fn no_ticket_carries_early_data() {
     let client = Client::new(KeyKind::X509, &["h3"]);
     let mut config = keeping(&client);
     config.enable_early_data = true;
-    let endpoint = quic_server(server.quic());
+    let endpoint = quic_server(server.quic(Reach::Everywhere));
     let address = endpoint.local_addr().unwrap();
     let accept = tokio::spawn(async move {
         for _ in 0..2 {

@@ -45,7 +45,7 @@ fn hello(client: &Client) -> Vec<u8> {
 
 fn waiting() -> Box<dyn Session> {
     static SERVER: LazyLock<Arc<TlsServer>> = LazyLock::new(server);
-    SERVER.quic().start_session(1, &parameters())
+    SERVER.quic(Reach::Everywhere).start_session(1, &parameters())
 }
 
 /// Feeds pieces; gives what became of them, and how many were read.

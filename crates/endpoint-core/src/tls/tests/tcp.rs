@@ -25,14 +25,14 @@ type Dialled = std::io::Result<client::TlsStream<DuplexStream>>;
 
 /// Shakes hands, and sends a byte from the server, without which a TLS 1.3 client may not know that
 /// its key was refused.
-async fn meet(
+pub(super) async fn meet(
     server: &Arc<TlsServer>,
     config: ClientConfig,
     name: &'static str,
 ) -> (Result<Accepted, TcpTlsError>, Dialled) {
     let (near, far) = duplex(1024);
     let accept = async {
-        let (mut stream, handshake, key) = accept_tcp(server, far).await?;
+        let (mut stream, handshake, key) = accept_tcp(server, Reach::Everywhere, far).await?;
         stream.write_all(b"y").await?;
         stream.flush().await?;
         Ok((handshake, key))
@@ -51,7 +51,7 @@ async fn with(server: &Arc<TlsServer>, client: &Client) -> Result<Accepted, TcpT
 }
 
 /// The alert that the client got.
-fn alert(dialled: Dialled) -> rustls::AlertDescription {
+pub(super) fn alert(dialled: Dialled) -> rustls::AlertDescription {
     let error = dialled.expect_err("the client is told");
     match error.get_ref().and_then(|inner| inner.downcast_ref::<rustls::Error>()) {
         Some(rustls::Error::AlertReceived(alert)) => *alert,
@@ -149,7 +149,7 @@ async fn refuses_a_stolen_key() {
     }
 }
 
-fn tls12(client: &Client) -> ClientConfig {
+pub(super) fn tls12(client: &Client) -> ClientConfig {
     // The product's own verifiers refuse TLS 1.2.
     let mut config = ClientConfig::builder_with_provider(provider())
         .with_protocol_versions(&[&TLS12])
@@ -198,7 +198,8 @@ async fn dials_by_key_over_tcp() {
         |pin: Fingerprint| dial_config(&Expect::Pin(pin), Some(&own), &[alpn("echo/1")]).unwrap();
     let dial = dial_to(identity(SERVER).fingerprint());
     let (near, far) = duplex(1024);
-    let (accepted, dialled) = tokio::join!(accept_tcp(&server, far), connect_tcp(&dial, near));
+    let (accepted, dialled) =
+        tokio::join!(accept_tcp(&server, Reach::Everywhere, far), connect_tcp(&dial, near));
     let (_stream, handshake, key) = accepted.unwrap();
     assert_eq!(key, PeerKey::Proven(KeyKind::Raw, own.fingerprint()));
     assert_eq!(handshake.server_name, None);
@@ -206,7 +207,8 @@ async fn dials_by_key_over_tcp() {
 
     let dial = dial_to(own.fingerprint());
     let (near, far) = duplex(1024);
-    let (accepted, dialled) = tokio::join!(accept_tcp(&server, far), connect_tcp(&dial, near));
+    let (accepted, dialled) =
+        tokio::join!(accept_tcp(&server, Reach::Everywhere, far), connect_tcp(&dial, near));
     assert!(accepted.is_err() && dialled.is_err());
     assert!(dial.verdict.mismatch().is_some());
 }
@@ -221,7 +223,7 @@ async fn takes_a_hello_in_small_pieces_and_refuses_what_is_none() {
         let name = ServerName::try_from("localhost").unwrap();
         TlsConnector::from(Arc::new(client.config().0)).connect(name, near).await
     };
-    let (accepted, dialled) = tokio::join!(accept_tcp(&server, far), dial);
+    let (accepted, dialled) = tokio::join!(accept_tcp(&server, Reach::Everywhere, far), dial);
     assert_eq!(accepted.unwrap().2.fingerprint(), Some(identity(CLIENT).fingerprint()));
     assert!(dialled.is_ok());
 
@@ -230,7 +232,7 @@ async fn takes_a_hello_in_small_pieces_and_refuses_what_is_none() {
         near.write_all(garbage).await.unwrap();
         near.shutdown().await.unwrap();
 
-        assert!(accept_tcp(&server, far).await.is_err());
+        assert!(accept_tcp(&server, Reach::Everywhere, far).await.is_err());
     }
 }
 

@@ -54,13 +54,12 @@ impl Facts {
     }
 }
 
+/// As `cert list --json` prints it, and how many days are left.
 fn certificate(info: &CertificateInfo, now: jiff::Timestamp) -> Value {
-    let days = info.not_after.duration_since(now).as_hours() / 24;
-    json!({
-        "names": info.names,
-        "source": info.source,
-        "not_before": info.not_before.to_string(),
-        "not_after": info.not_after.to_string(),
-        "days_left": days,
-    })
+    let mut object = super::super::super::cert::object(info);
+    let days = info.not_after.duration_since(now).as_hours().div_euclid(24);
+    if let Some(fields) = object.as_object_mut() {
+        fields.insert("days_left".into(), json!(days));
+    }
+    object
 }

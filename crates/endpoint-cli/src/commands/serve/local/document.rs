@@ -22,10 +22,10 @@ fn write_page(page: &mut String, status: &Value) -> Result {
     now(page, status)?;
     connections(page, list(status, "live"))?;
     refused(page, list(status, "refused"))?;
-    listeners(page, status)?;
     certificates(page, list(status, "certificates"))?;
+    listeners(page, status)?;
     page.push_str(
-        "<section class=\"wide\" aria-labelledby=\"feed\"><h2 id=\"feed\">Events</h2>\
+        "<section aria-labelledby=\"feed\"><h2 id=\"feed\">Events</h2>\
          <noscript><p>Events as they happen need a script; reload for fresh numbers.</p></noscript>\
          <p class=\"none\" id=\"events-none\" hidden>None since this page was opened.</p>\
          <ol id=\"events\" tabindex=\"0\" aria-labelledby=\"feed\" aria-live=\"polite\"></ol></section>\
@@ -142,19 +142,31 @@ fn certificates(page: &mut String, certificates: &[Value]) -> Result {
     let rows = certificates.iter().map(|certificate| {
         let names: Vec<&str> =
             list(certificate, "names").iter().filter_map(Value::as_str).collect();
-        let (until, left) = (text(certificate, "not_after"), number(certificate, "days_left"));
+        let until = text(certificate, "not_after");
+        let left = certificate.get("days_left").and_then(Value::as_i64);
+        let fallback = certificate.get("fallback").and_then(Value::as_bool) == Some(true);
+        let next = match certificate.get("next_at").and_then(Value::as_str) {
+            Some(at) => format!("{} {}", text(certificate, "next_action"), minute(at)),
+            None => text(certificate, "next_action").to_owned(),
+        };
         format!(
-            "<td class=\"wrap\">{}<td>{}<td title=\"{}\">{}<td class=\"n{}\">{}",
+            "<td class=\"wrap\">{}<td title=\"{}\">{}{}<td title=\"{}\">{}<td class=\"n{}\">{}\
+             <td title=\"{}\">{}<td class=\"wrap\">{}",
             escaped(&names.join(", ")),
+            escaped(text(certificate, "issuer")),
             escaped(text(certificate, "source")),
+            if fallback { " (self-signed until then)" } else { "" },
             escaped(until),
             escaped(until.split('T').next().unwrap_or_default()),
-            if left < SOON { " soon" } else { "" },
-            certificate.get("days_left").unwrap_or(&Value::Null),
+            if left.is_some_and(|left| left < SOON) { " soon" } else { "" },
+            left.map_or_else(|| "–".to_owned(), |left| left.to_string()),
+            escaped(text(certificate, "next_at")),
+            escaped(&next),
+            escaped(text(certificate, "last_error")),
         )
     });
-    let head = "<th>names<th>source<th>until<th class=\"n\">days left";
-    let card = Card { id: "certificates", class: "", title: "Certificates", none: "None." };
+    let head = "<th>names<th>source<th>until<th class=\"n\">days left<th>next<th>last error";
+    let card = Card { id: "certificates", class: "wide", title: "Certificates", none: "None." };
     card.write(page, head, rows)
 }
 
@@ -219,6 +231,11 @@ fn size(bytes: u64) -> String {
     }
 }
 
+/// A time to the minute, as `minute` of `script.js` writes it.
+fn minute(at: &str) -> String {
+    at.get(..16).unwrap_or(at).replace('T', " ")
+}
+
 /// Seconds as a person reads them, as `time` of `script.js` does.
 fn time(seconds: u64) -> String {
     match (seconds / 86_400, seconds / 3600 % 24, seconds / 60 % 60, seconds % 60) {
@@ -242,7 +259,7 @@ fn list<'v>(value: &'v Value, name: &str) -> &'v [Value] {
 }
 
 /// Days before its end from which on a certificate is marked, as in `script.js`.
-const SOON: u64 = 14;
+const SOON: i64 = 14;
 
 #[cfg(test)]
 mod tests {
@@ -258,7 +275,8 @@ mod tests {
             "live": [{"peer": evil, "name": evil, "alpn": evil, "remote": evil, "profile": evil}],
             "refused": [{"fingerprint": evil, "reason": evil, "alpn": evil, "remote": evil, "allow": evil}],
             "handlers": [{"alpn": evil, "access": evil}],
-            "certificates": [{"names": [evil], "source": evil, "not_after": evil, "days_left": 1}],
+            "certificates": [{"names": [evil], "source": evil, "issuer": evil, "not_after": evil,
+                "days_left": 1, "next_action": evil, "next_at": evil, "last_error": evil}],
         });
         let html = html(&status);
         assert!(!html.contains("<script>alert"), "{html}");

@@ -3,7 +3,7 @@
 use std::{collections::BTreeMap, fmt};
 
 use axum::body::Body;
-use endpoint_core::{alpn::Alpn, facts::Carrier};
+use endpoint_core::{alpn::Alpn, endpoint::CertificateInfo, facts::Carrier};
 use http::{HeaderValue, StatusCode, header};
 use prometheus_client::{
     collector::Collector,
@@ -89,9 +89,21 @@ impl Collector for Snapshot {
             "certificate_not_after",
             "when a certificate ends, in seconds since 1970",
             Some(&Unit::Seconds),
-            certificates.iter().map(|info| {
-                (vec![("name".to_owned(), info.names.join(","))], info.not_after.as_second())
-            }),
+            certificates.iter().map(|info| (of(info), info.not_after.as_second())),
+        )?;
+        gauges(
+            &mut encoder,
+            "certificate_fallback",
+            "1 while a self-signed certificate stands in for one that is not issued yet",
+            None,
+            certificates.iter().map(|info| (of(info), i64::from(info.fallback))),
+        )?;
+        gauges(
+            &mut encoder,
+            "certificate_failing",
+            "1 while the last try to renew a certificate has failed",
+            None,
+            certificates.iter().map(|info| (of(info), i64::from(info.last_error.is_some()))),
         )?;
         let version = vec![("version".to_owned(), env!("CARGO_PKG_VERSION").to_owned())];
         gauges(
@@ -102,6 +114,11 @@ impl Collector for Snapshot {
             [(version, 1)],
         )
     }
+}
+
+/// The labels of a certificate.
+fn of(info: &CertificateInfo) -> Vec<(String, String)> {
+    vec![("name".to_owned(), info.names.join(",")), ("source".to_owned(), info.source.to_owned())]
 }
 
 /// What the counters count.

@@ -111,6 +111,7 @@ impl Local {
     ) -> Result<Running> {
         let fault = |error: io::Error| CliError::failure("listen", io_cause(&error));
         let end = || self.end.clone().cancelled_owned();
+        let endpoint = facts.endpoint().clone();
         let options = PlainOptions::default().connections(CONNECTIONS);
         if let (Some(address), Some(listener)) = (self.listeners().loopback, self.loopback) {
             let service = Loopback::new(web.clone(), address, facts);
@@ -119,7 +120,7 @@ impl Local {
         }
         let redirecting = options.per_source(PER_SOURCE).brief(BRIEF);
         for listener in self.plain {
-            let service = ToHttps::new(web, port);
+            let service = ToHttps::new(web, port, endpoint.clone());
             let served = serve_plain(listener, service, &redirecting, limits, end());
             tokio::spawn(served.map_err(fault)?);
         }

@@ -79,11 +79,15 @@ const refusal = (r) => [
   [copier(r.allow, "Copy command", "command")],
 ];
 
+const minute = (at) => at.slice(0, 16).replace("T", " ");
+
 const certificate = (c) => [
   [c.names.join(", "), "wrap"],
-  [c.source],
-  [c.not_after.split("T")[0], "", c.not_after],
-  [String(c.days_left), c.days_left < SOON ? "n soon" : "n"],
+  [c.source + (c.fallback ? " (self-signed until then)" : ""), "", c.issuer || "–"],
+  [(c.not_after || "–").split("T")[0], "", c.not_after || "–"],
+  [c.days_left == null ? "–" : String(c.days_left), c.days_left != null && c.days_left < SOON ? "n soon" : "n"],
+  [(c.next_action || "–") + (c.next_at ? ` ${minute(c.next_at)}` : ""), "", c.next_at || "–"],
+  [c.last_error || "–", "wrap"],
 ];
 
 function plot(name, value) {

@@ -3,12 +3,18 @@
 //! The command line as data. Every sub-command's help ends in examples; values that are not what
 //! they should be are refused with a text of our own, not the parser's.
 
+pub mod bundle;
+mod cert;
+#[cfg(test)]
+mod tests;
+
 use std::{net::SocketAddr, path::PathBuf, time::Duration};
 
 use clap::{ArgAction, Args as ClapArgs, Parser, Subcommand, ValueEnum, ValueHint};
 use clap_complete::Shell;
 use endpoint_core::alpn::Alpn;
 
+pub use self::cert::{Cert, CertName, Store};
 use crate::config::{
     value,
     web::{self, Upstream},
@@ -136,6 +142,22 @@ SIGHUP reloads who is trusted, SIGTERM drains, a second SIGTERM ends at once.")]
 Speaks HTTP/3; with --tcp HTTP/2, with --http1 HTTP/1.1. An answer of 401 or 403 ends with exit
 code 5, any other from 400 with 1; its body is printed all the same.")]
     Fetch(Fetch),
+    /// List, renew, import and export certificates
+    #[command(
+        subcommand,
+        after_help = "Examples:
+  endpoint cert list
+  endpoint cert renew example.com
+  endpoint cert import --cert example.com.pem --key example.com.key"
+    )]
+    Cert(Cert),
+    /// Work with what keeps certificates, keys and accounts
+    #[command(
+        subcommand,
+        after_help = "Examples:
+  endpoint store rekey"
+    )]
+    Store(Store),
     /// Run a command whose plain HTTP requests reach the sites of the running endpoint
     #[command(after_help = "Examples:
   endpoint run -- curl http://localhost/
@@ -163,6 +185,9 @@ ALL_PROXY and all_proxy are cleared. The command's exit code is passed on; 125 t
     #[command(after_help = "Examples:
   endpoint kick sha256:1f…c3")]
     Kick(KeyWords),
+    /// Sign or check a shared certificate
+    #[command(subcommand, after_help = bundle::EXAMPLES)]
+    Bundle(bundle::Bundle),
     /// Work with the configuration file
     #[command(
         subcommand,
@@ -422,73 +447,4 @@ pub enum ConfigCommand {
   endpoint config check
   endpoint config check --config endpoint.toml --json")]
     Check,
-}
-
-#[cfg(test)]
-mod tests {
-    use clap::CommandFactory;
-
-    use super::*;
-
-    #[test]
-    fn is_consistent() {
-        Args::command().debug_assert();
-    }
-
-    #[test]
-    fn shows_examples_in_the_help_of_every_sub_command() {
-        fn visit(command: &clap::Command, path: &str) {
-            for sub in command.get_subcommands() {
-                let path = format!("{path} {}", sub.get_name());
-                let help = sub.get_after_help().map(ToString::to_string).unwrap_or_default();
-                assert!(help.starts_with("Examples:\n"), "{path} has no examples");
-                visit(sub, &path);
-            }
-        }
-        visit(&Args::command(), "endpoint");
-    }
-
-    #[test]
-    fn takes_an_ssh_line_in_several_words_and_options_after_it() {
-        let args = Args::try_parse_from([
-            "endpoint",
-            "trust",
-            "add",
-            "ssh-ed25519",
-            "AAAA",
-            "bob",
-            "--option",
-            "alpn=echo/1,ping/1",
-        ])
-        .unwrap();
-        let Command::Trust(Trust::Add(add)) = args.command else { panic!("not trust add") };
-        assert_eq!(add.key, ["ssh-ed25519", "AAAA", "bob"]);
-        assert_eq!(add.options, [("alpn".to_owned(), "echo/1,ping/1".to_owned())]);
-    }
-
-    #[test]
-    fn refuses_values_in_words_of_its_own() {
-        let cases: [(&[&str], &str); 5] = [
-            (&["serve", "--listen", "4433"], "expected an address such as 127.0.0.1:4433"),
-            (&["ping", "x:1", "-c", "0"], "expected a number from 1 to 1000000"),
-            (&["ping", "x:1", "--timeout", "soon"], "expected a time such as 500ms, 10s, 5m or 1h"),
-            (&["dial", "x:1", "--alpn", ""], "expected 1 to 255"),
-            (
-                &["trust", "add", "k", "--option", "alpm"],
-                "expected NAME=VALUE, such as alpn=echo/1",
-            ),
-        ];
-        for (words, expected) in cases {
-            let all = std::iter::once(&"endpoint").chain(words);
-            let error = Args::try_parse_from(all).unwrap_err().to_string();
-            assert!(error.contains(expected), "{words:?}: {error}");
-        }
-    }
-
-    #[test]
-    fn takes_global_options_after_the_command() {
-        let args = Args::try_parse_from(["endpoint", "status", "--json", "--state", "/s"]).unwrap();
-        assert!(args.global.json);
-        assert_eq!(args.global.state, Some(PathBuf::from("/s")));
-    }
 }

@@ -1,0 +1,189 @@
+//! How do certificates come that nobody has to be asked for?
+//!
+//! From files of the operator, or made here. Both are at hand when the endpoint binds, so a fault there is
+//! an error; later, a certificate that cannot be used never replaces one that can.
+
+use std::{
+    os::unix::fs::MetadataExt,
+    path::{Path, PathBuf},
+    sync::{Arc, Mutex, PoisonError},
+    time::Duration,
+};
+
+use jiff::Timestamp;
+use rustls::crypto::CryptoProvider;
+
+use super::{
+    files::{self, Loaded},
+    self_signed,
+    source::{Looked, Looking, Source, Standing},
+};
+
+/// When a certificate that could not be made or kept is tried again.
+const RETRY: Duration = Duration::from_secs(60);
+
+/// Identity, time, size and mode of a file: what a replacement changes.
+pub(crate) type Stamp = (u64, i64, i64, u64, u32);
+
+/// The stamp of the file at `path`, if there is one.
+pub(crate) fn stamp(path: &Path) -> Option<Stamp> {
+    let meta = std::fs::metadata(path).ok()?;
+    Some((meta.ino(), meta.mtime(), meta.mtime_nsec(), meta.len(), meta.mode()))
+}
+
+/// A chain and its key in two PEM files, looked at again when either changes.
+#[derive(Debug)]
+pub(crate) struct FilesSource {
+    cert: PathBuf,
+    key: PathBuf,
+    names: Vec<String>,
+    provider: Arc<CryptoProvider>,
+    seen: Mutex<Seen>,
+}
+
+#[derive(Debug, Default)]
+struct Seen {
+    stamps: [Option<Stamp>; 2],
+    fault: Option<String>,
+}
+
+impl FilesSource {
+    /// Serves the chain in `cert` with the key in `key` under `names`.
+    pub(crate) fn new(
+        cert: PathBuf,
+        key: PathBuf,
+        names: Vec<String>,
+        provider: Arc<CryptoProvider>,
+    ) -> Self {
+        Self { cert, key, names, provider, seen: Mutex::default() }
+    }
+
+    fn stamps(&self) -> [Option<Stamp>; 2] {
+        [stamp(&self.cert), stamp(&self.key)]
+    }
+
+    async fn load(&self, now: Timestamp) -> Looked {
+        // Taken first: a change while the files are read is seen at the next look.
+        let stamps = self.stamps();
+        let (cert, key, names) = (self.cert.clone(), self.key.clone(), self.names.clone());
+        let provider = Arc::clone(&self.provider);
+        let read = move || files::load(&cert, &key, &names, &provider, now);
+        let looked = looked(apart(read).await, |_| None);
+        let mut seen = self.seen.lock().unwrap_or_else(PoisonError::into_inner);
+        *seen = Seen { stamps, fault: looked.fault.clone() };
+        looked
+    }
+}
+
+impl Source for FilesSource {
+    fn name(&self) -> &'static str {
+        "files"
+    }
+
+    fn is_local(&self) -> bool {
+        true
+    }
+
+    fn kept<'a>(&'a self, now: Timestamp) -> Looking<'a> {
+        Box::pin(self.load(now))
+    }
+
+    fn look<'a>(&'a self, now: Timestamp, _forced: bool) -> Looking<'a> {
+        Box::pin(self.load(now))
+    }
+
+    fn changed(&self) -> bool {
+        let stamps = self.stamps();
+        self.seen.lock().unwrap_or_else(PoisonError::into_inner).stamps != stamps
+    }
+
+    fn standing(&self) -> Standing {
+        let seen = self.seen.lock().unwrap_or_else(PoisonError::into_inner);
+        Standing { last_error: seen.fault.clone(), ..Standing::default() }
+    }
+}
+
+/// A self-signed certificate, made again a month before its end.
+#[derive(Debug)]
+pub(crate) struct SelfSignedSource {
+    names: Vec<String>,
+    folder: Option<PathBuf>,
+    provider: Arc<CryptoProvider>,
+    standing: Mutex<Standing>,
+}
+
+impl SelfSignedSource {
+    /// For `names`; kept in `folder` if there is one.
+    pub(crate) fn new(
+        names: Vec<String>,
+        folder: Option<PathBuf>,
+        provider: Arc<CryptoProvider>,
+    ) -> Self {
+        Self { names, folder, provider, standing: Mutex::default() }
+    }
+
+    /// Where it is kept.
+    pub(crate) fn file(&self) -> Option<PathBuf> {
+        self_signed::file(&self.names, self.folder.as_deref()?)
+    }
+
+    async fn make(&self, now: Timestamp) -> Looked {
+        let (names, folder) = (self.names.clone(), self.folder.clone());
+        let provider = Arc::clone(&self.provider);
+        let make = move || self_signed::obtain(&names, folder.as_deref(), &provider, now);
+        let renewal = |made: &Loaded| Some(self_signed::renewal(made.validity));
+        let mut looked = looked(apart(make).await, renewal);
+        if looked.fresh.is_none() {
+            looked.again = now.checked_add(RETRY).ok();
+        }
+        let mut standing = self.standing.lock().unwrap_or_else(PoisonError::into_inner);
+        standing.last_error.clone_from(&looked.fault);
+        if let Some(at) = looked.again {
+            standing.next = Some(("renew".to_owned(), at));
+        }
+        looked
+    }
+}
+
+impl Source for SelfSignedSource {
+    fn name(&self) -> &'static str {
+        "self-signed"
+    }
+
+    fn is_local(&self) -> bool {
+        true
+    }
+
+    fn kept<'a>(&'a self, now: Timestamp) -> Looking<'a> {
+        Box::pin(self.make(now))
+    }
+
+    fn look<'a>(&'a self, now: Timestamp, _forced: bool) -> Looking<'a> {
+        Box::pin(self.make(now))
+    }
+
+    fn standing(&self) -> Standing {
+        self.standing.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+}
+
+/// What an attempt comes to.
+fn looked(
+    loaded: Result<Loaded, String>,
+    again: impl FnOnce(&Loaded) -> Option<Timestamp>,
+) -> Looked {
+    match loaded {
+        Ok(loaded) => Looked { again: again(&loaded), fresh: Some(loaded), fault: None },
+        Err(fault) => Looked { fresh: None, again: None, fault: Some(fault) },
+    }
+}
+
+/// Reads or makes on a thread that may block.
+async fn apart<T: Send + 'static, E: std::fmt::Display + Send + 'static>(
+    work: impl FnOnce() -> Result<T, E> + Send + 'static,
+) -> Result<T, String> {
+    match tokio::task::spawn_blocking(work).await {
+        Ok(done) => done.map_err(|error| error.to_string()),
+        Err(error) => Err(error.to_string()),
+    }
+}
