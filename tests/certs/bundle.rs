@@ -22,7 +22,8 @@ use endpoint_tests::{
 use http::StatusCode;
 use rustls_pki_types::CertificateDer;
 
-use crate::{files, info, issued, shown, site};
+use crate::{files, info, issued, site};
+use endpoint_tests::shown;
 
 const NAME: &str = "shared.example";
 

@@ -10,7 +10,8 @@ use endpoint_tests::{
 use rustls_pki_types::CertificateDer;
 use serde_json::Value;
 
-use crate::{Issued, files, issued, machine, secrets, serve, shown};
+use crate::{Issued, files, issued, machine, secrets, serve};
+use endpoint_tests::shown;
 
 const NAME: &str = "shared.example";
 

@@ -8,7 +8,6 @@ mod bundle_program;
 mod ocsp;
 mod ocsp_program;
 mod responder;
-mod shown;
 mod tailscale;
 
 use std::{fs, path::Path};

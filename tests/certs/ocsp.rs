@@ -9,9 +9,9 @@ use tokio::time::{Duration, Instant, sleep};
 use crate::{
     info,
     responder::{Authority, GOOD, REVOKED},
-    shown::{self, Shown},
     site,
 };
+use endpoint_tests::shown::{self, Shown};
 
 const NAME: &str = "stapled.example";
 

@@ -18,7 +18,8 @@ use endpoint_tests::machine::{Machine, Server};
 use rustls_pki_types::CertificateDer;
 use serde_json::Value;
 
-use crate::{Issued, issued, machine, secrets, serve, shown};
+use crate::{Issued, issued, machine, secrets, serve};
+use endpoint_tests::shown;
 
 const NAME: &str = "node.tail1.ts.net";
 

@@ -9,6 +9,7 @@ pub mod machine;
 pub mod node;
 pub mod pebble;
 pub mod relay;
+pub mod shown;
 pub mod weak;
 pub mod who;
 pub mod wire;

@@ -10,11 +10,12 @@ use tracing::debug;
 use super::{
     issuer::{Account, Fault, IssueError, Issued, Issuer, Order, Window},
     schedule::Authority,
-    source::{AcmeSource, ORDER, later},
+    source::{AcmeSource, ORDER},
 };
 use crate::{
     certs::{
         history::{Failure, LONGEST_WAIT, Suggested},
+        pace::later,
         vault::{Held, Origin},
     },
     config::ChallengeKind,

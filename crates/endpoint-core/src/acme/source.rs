@@ -25,6 +25,7 @@ use super::{
 use crate::certs::{
     history::History,
     normalized_name,
+    pace::later,
     plan::{self, Directory, Given, Plan, Why},
     source::{Looked, Looking, Source, Standing},
     vault::{Held, Origin},
@@ -445,10 +446,6 @@ impl Source for AcmeSource {
 /// What an operator is told: when it is renewed, although the authority may be asked about it before.
 fn told(at: Timestamp, why: Why, renewal: Option<Timestamp>) -> Timestamp {
     if why == Why::Fresh { renewal.map_or(at, |renewal| renewal.max(at)) } else { at }
-}
-
-pub(super) fn later(time: Timestamp, by: Duration) -> Timestamp {
-    time.checked_add(by).unwrap_or(Timestamp::MAX)
 }
 
 /// Another number for each name, the same at each start.

@@ -1,6 +1,6 @@
 //! When is somebody asked again who gave no certificate?
 
-use jiff::{SignedDuration, Timestamp};
+use jiff::{SignedDuration, Timestamp, TimestampArithmetic};
 
 /// The pause after that many failures in a row: seconds first, an hour at last.
 pub(crate) fn after_failures(failures: u32) -> SignedDuration {
@@ -25,7 +25,7 @@ pub(crate) fn spread(now: Timestamp, pause: SignedDuration) -> Timestamp {
 }
 
 /// That much later, or the end of time.
-pub(crate) fn later(now: Timestamp, pause: SignedDuration) -> Timestamp {
+pub(crate) fn later(now: Timestamp, pause: impl Into<TimestampArithmetic>) -> Timestamp {
     now.checked_add(pause).unwrap_or(Timestamp::MAX)
 }
 

@@ -12,6 +12,7 @@ use jiff::Timestamp;
 
 use super::{
     history::{History, NEXT_AFTER},
+    pace::later,
     validity::Validity,
 };
 
@@ -346,10 +347,6 @@ fn step(waits: &[Duration], count: u32) -> Option<Duration> {
 /// Zero if the dates are the wrong way round.
 fn lifetime(held: Validity) -> Duration {
     Duration::try_from(held.until.duration_since(held.from)).unwrap_or_default()
-}
-
-fn later(time: Timestamp, by: Duration) -> Timestamp {
-    time.checked_add(by).unwrap_or(Timestamp::MAX)
 }
 
 fn earlier(time: Timestamp, by: Duration) -> Timestamp {

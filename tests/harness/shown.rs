@@ -5,7 +5,6 @@ use std::{
     sync::{Arc, Mutex},
 };
 
-use endpoint_tests::wire::{provider, socket};
 use rustls::{
     ClientConfig, DigitallySignedStruct, SignatureScheme,
     client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier},
@@ -14,26 +13,42 @@ use rustls_pki_types::{CertificateDer, ServerName, UnixTime};
 use tokio::net::TcpStream;
 use tokio_rustls::TlsConnector;
 
+use crate::wire::{provider, socket};
+
 /// What a server showed in a handshake.
 #[derive(Clone, Debug, Default, Eq, PartialEq)]
 pub struct Shown {
+    /// Leaf first.
     pub chain: Vec<CertificateDer<'static>>,
+    /// Empty if there was none.
     pub ocsp: Vec<u8>,
 }
 
 impl Shown {
+    /// The first of the chain.
+    ///
+    /// # Panics
+    /// If nothing was shown.
+    #[must_use]
     pub fn leaf(&self) -> &CertificateDer<'static> {
         self.chain.first().expect("a certificate")
     }
 }
 
 /// What is shown over QUIC and over TCP, which must be the same.
+///
+/// # Panics
+/// If they differ, or no handshake comes about.
 pub async fn everywhere(address: SocketAddr, name: &str) -> Shown {
     let (quic, tcp) = (over_quic(address, name).await, over_tcp(address, name).await);
     assert!(quic == tcp, "{name}: QUIC and TCP show different certificates or answers");
     tcp
 }
 
+/// What is shown over TCP.
+///
+/// # Panics
+/// If no handshake comes about.
 pub async fn over_tcp(address: SocketAddr, name: &str) -> Shown {
     let (config, seen) = config(b"http/1.1");
     let stream = TcpStream::connect(address).await.unwrap();
@@ -42,6 +57,10 @@ pub async fn over_tcp(address: SocketAddr, name: &str) -> Shown {
     seen.take()
 }
 
+/// What is shown over QUIC.
+///
+/// # Panics
+/// If no handshake comes about.
 pub async fn over_quic(address: SocketAddr, name: &str) -> Shown {
     let (config, seen) = config(b"h3");
     let crypto = quinn::crypto::rustls::QuicClientConfig::try_from(Arc::new(config)).unwrap();
