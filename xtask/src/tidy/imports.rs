@@ -14,7 +14,7 @@ use super::{
 const ROWS: &[&[&str]] = &[
     &[
         "alpn", "clock", "close", "config", "error", "event", "facts", "hostname", "identity",
-        "target",
+        "phase", "target",
     ],
     &["transport", "trust", "store"],
     &["admission", "certs"],
