@@ -15,6 +15,7 @@ use crate::{
     event::{Event, RefusedKey},
     facts::{Carrier, LinkFacts, Reach},
     handler::{Connection, HandlerError, Permit},
+    phase::Activity,
     tls::{self, Handshake},
     transport::{Accepting, Link, StreamCredit},
     trust::{Denial, Guard},
@@ -44,7 +45,8 @@ pub(super) async fn accept_quic(
                 let bound = Some(local.ip()).filter(|ip| !ip.is_unspecified());
                 let reach = Reach::of(incoming.local_ip().or(bound), remote.ip());
                 let config = config.from(remote, reach, &incoming.orig_dst_cid());
-                let path = quic(Arc::clone(&shared), incoming, local, config, slot);
+                let activity = Activity::new(Instant::now());
+                let path = quic(Arc::clone(&shared), incoming, local, config, slot, activity);
                 let span = conn_span(Carrier::Quic, remote);
                 shared.connections.spawn(path.instrument(span));
             }
@@ -68,12 +70,17 @@ async fn quic(
     local: SocketAddr,
     config: Arc<quinn::ServerConfig>,
     slot: Slot,
+    activity: Activity,
 ) {
     let began = Instant::now();
     // Boxed, because its state is large and a connection would keep the room for it all its life.
-    let shaken = Box::pin(shake(&shared, incoming, local, config, slot, began)).await;
+    let shaking = Box::pin(shake(&shared, incoming, local, config, slot, began));
+    let shaken = tokio::select! {
+        shaken = shaking => shaken,
+        () = activity.gave_way() => return shared.handshake_failed(&GAVE_WAY),
+    };
     if let Some((link, facts)) = shaken {
-        established_link(shared, link, facts, began.elapsed()).await;
+        established_link(shared, link, facts, began.elapsed(), activity).await;
     }
 }
 
@@ -144,6 +151,7 @@ pub(super) async fn established_link(
     link: Link,
     facts: LinkFacts,
     handshake: Duration,
+    activity: Activity,
 ) {
     shared.observer.counters.handshakes.add(1);
     let span = Span::current();
@@ -170,7 +178,9 @@ pub(super) async fn established_link(
     // Registered first, judged second: a revocation in between finds it in the table.
     let guard = shared.live.register(facts.clone(), route.access().clone(), link.clone());
     match guard.permit() {
-        Ok(permit) => run(&shared, link, facts, &route, guard, permit, handshake, slot).await,
+        Ok(permit) => {
+            run(&shared, link, facts, &route, guard, permit, handshake, slot, activity).await;
+        }
         Err(denial) => shared.denied(&facts, &denial),
     }
 }
@@ -189,6 +199,7 @@ async fn run(
     permit: Permit,
     handshake: Duration,
     _slot: ConnectionSlot,
+    activity: Activity,
 ) {
     Span::current().record("access", field::display(route.access()));
     // A key of its own costs a stranger nothing, so only a grant raises what a connection may hold.
@@ -229,9 +240,10 @@ async fn run(
     let handler = AssertUnwindSafe(serving).catch_unwind();
     let served = tokio::select! {
         biased;
-        _ = watch.denied() => None,
-        served = handler => Some(served),
-        () = shared.ended.cancelled() => None,
+        _ = watch.denied() => Served::CutOff(CloseCode::ShuttingDown),
+        served = handler => Served::Whole(served),
+        () = activity.gave_way() => Served::CutOff(CloseCode::Overloaded),
+        () = shared.ended.cancelled() => Served::CutOff(CloseCode::ShuttingDown),
     };
     // A handler may be the first to learn that the peer is no longer allowed, and return for it; the
     // peer is told why all the same, and its close is on its way already.
@@ -251,19 +263,27 @@ async fn run(
     shared.observer.tell(|| Event::Disconnected { id, reason });
 }
 
+/// How a handler's work came to its end.
+enum Served {
+    /// It returned or panicked.
+    Whole(thread::Result<Result<(), HandlerError>>),
+    /// It was dropped where it stood, and its connection gets this code.
+    CutOff(CloseCode),
+}
+
 impl Shared {
-    /// The close code that a handler's end means; `None` says that it was cut off.
-    fn code_after(&self, served: Option<thread::Result<Result<(), HandlerError>>>) -> CloseCode {
+    /// The close code that a handler's end means.
+    fn code_after(&self, served: Served) -> CloseCode {
         match served {
-            None => CloseCode::ShuttingDown,
-            Some(Ok(Ok(()))) if self.draining.is_cancelled() => CloseCode::ShuttingDown,
-            Some(Ok(Ok(()))) => CloseCode::Done,
-            Some(Ok(Err(error))) => {
+            Served::CutOff(code) => code,
+            Served::Whole(Ok(Ok(()))) if self.draining.is_cancelled() => CloseCode::ShuttingDown,
+            Served::Whole(Ok(Ok(()))) => CloseCode::Done,
+            Served::Whole(Ok(Err(error))) => {
                 self.observer.counters.handler_errors.add(1);
                 debug!(error = %one_line(&error), "handler failed");
                 CloseCode::HandlerFailed
             }
-            Some(Err(_)) => {
+            Served::Whole(Err(_)) => {
                 self.observer.counters.handler_panics.add(1);
                 error!("handler panicked");
                 CloseCode::HandlerFailed
@@ -317,6 +337,9 @@ fn one_line(text: &dyn std::fmt::Display) -> String {
     let cut: String = text.to_string().chars().take(MAX_LOGGED_CHARS).collect();
     cut.escape_debug().to_string()
 }
+
+/// Why a handshake ended that others needed the place of.
+pub(super) const GAVE_WAY: &str = "it gave way to others";
 
 /// Characters of a text that is not all ours in a line of the log.
 const MAX_LOGGED_CHARS: usize = 200;

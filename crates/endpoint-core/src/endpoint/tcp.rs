@@ -14,6 +14,7 @@ use crate::{
     alpn::Alpn,
     facts::{Carrier, LinkFacts, Reach},
     identity::Identity,
+    phase::Activity,
     target::HostPort,
     tls::{self, Expect, Verdict, tcp::TcpTlsError},
     transport::{
@@ -52,7 +53,8 @@ pub(super) async fn accept(shared: Arc<Shared>, listener: Listener) {
         match shared.gate.admit(true, false) {
             Admission::Admit(slot) => {
                 let span = serve::conn_span(Carrier::Tcp, accepted.remote);
-                let path = tls_over_tcp(Arc::clone(&shared), accepted, slot);
+                let activity = Activity::new(Instant::now());
+                let path = tls_over_tcp(Arc::clone(&shared), accepted, slot, activity);
                 shared.connections.spawn(path.instrument(span));
             }
             Admission::Retry | Admission::Refuse => shared.observer.counters.refused.add(1),
@@ -60,18 +62,21 @@ pub(super) async fn accept(shared: Arc<Shared>, listener: Listener) {
     }
 }
 
-async fn tls_over_tcp(shared: Arc<Shared>, accepted: Accepted, slot: Slot) {
+async fn tls_over_tcp(shared: Arc<Shared>, accepted: Accepted, slot: Slot, activity: Activity) {
     let began = Instant::now();
     let Accepted { stream, remote } = accepted;
     let Ok(local) = stream.local_addr() else { return };
     let reach = Reach::of(Some(local.ip()), remote.ip());
     let deadline = began + shared.limits.handshake_deadline;
-    let (stream, handshake, peer) =
-        match timeout_at(deadline, tls::tcp::accept_tcp(&shared.tls, reach, stream)).await {
-            Ok(Ok(established)) => established,
-            Ok(Err(error)) => return shared.handshake_failed(&error),
-            Err(_) => return shared.handshake_failed(&"the deadline passed"),
-        };
+    let shaken = tokio::select! {
+        shaken = timeout_at(deadline, tls::tcp::accept_tcp(&shared.tls, reach, stream)) => shaken,
+        () = activity.gave_way() => return shared.handshake_failed(&serve::GAVE_WAY),
+    };
+    let (stream, handshake, peer) = match shaken {
+        Ok(Ok(established)) => established,
+        Ok(Err(error)) => return shared.handshake_failed(&error),
+        Err(_) => return shared.handshake_failed(&"the deadline passed"),
+    };
     if handshake.alpn == Alpn::ACME_TLS_1 {
         shared.challenge_answered();
         // Within the same deadline, or the socket goes as it is.
@@ -93,7 +98,7 @@ async fn tls_over_tcp(shared: Arc<Shared>, accepted: Accepted, slot: Slot) {
         local,
     };
     let link = Link::from(TcpLink::new(stream, remote, false));
-    serve::established_link(shared, link, facts, began.elapsed()).await;
+    serve::established_link(shared, link, facts, began.elapsed(), activity).await;
 }
 
 pub(super) struct Dialled {
