@@ -355,7 +355,8 @@ async fn a_peer_that_moves_out_of_its_network_opens_no_more_streams() {
     let served = within(10, "the peer is served", given.recv()).await.unwrap();
     socket.rebind(UdpSocket::bind("127.0.0.2:0").unwrap()).unwrap();
     send.write_all(b"moves").await.unwrap();
-    until("the server sees the move", || served.remote().ip().to_string() == "127.0.0.2").await;
+    let present = || served.address().present().ip().to_string();
+    until("the server sees the move", || present() == "127.0.0.2").await;
     let refused = served.accept_bi().await.map(drop);
     assert!(matches!(refused, Err(LinkError::Closed(CloseCode::Revoked))), "{refused:?}");
 }

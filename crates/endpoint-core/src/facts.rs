@@ -5,10 +5,12 @@
 //! Always true: a [`PeerKey`] other than `None` is a key whose possession the handshake proved by a
 //! checked signature (RFC 8446 §4.4.3).
 
+mod address;
 mod reach;
 
 use std::{fmt, net::SocketAddr};
 
+pub use self::address::Address;
 pub(crate) use self::reach::{Reach, is_loopback};
 use crate::{alpn::Alpn, identity::Fingerprint};
 
@@ -128,7 +130,7 @@ pub struct LinkFacts {
     pub server_name: Option<String>,
     /// The key proven.
     pub peer: PeerKey,
-    /// Where the connection came from; QUIC connections may have moved since.
+    /// Where hands were shaken, which proved it; QUIC connections may have moved since ([`Address`]).
     pub remote: SocketAddr,
     /// The address and port of ours that it came to; unspecified on dialled connections.
     pub local: SocketAddr,

@@ -13,7 +13,7 @@ use std::{
 use endpoint_core::{
     clock::Clock,
     config::Access,
-    facts::{Carrier, KeyKind, LinkFacts, PeerKey, Profile},
+    facts::{Address, Carrier, KeyKind, LinkFacts, PeerKey, Profile},
     trust::{
         AuthorizedPeersError, Policy,
         authorized::{self, EditError, Grant, LineFault, Parsed},
@@ -173,7 +173,7 @@ fn check(args: TrustCheck, context: &Context) -> Result<()> {
         local: (remote, 0).into(),
     };
     let policy = Policy::new(Arc::new(parsed.grants));
-    let judged = policy.judge(&facts, &access, remote, Clock::system().now());
+    let judged = policy.judge(&facts, &access, &Address::at(facts.remote), Clock::system().now());
     let reason = judged.as_ref().err().map(ToString::to_string);
     let object = json!({
         "allowed": judged.is_ok(),

@@ -282,7 +282,7 @@ impl Dialler {
             let first = timeout(self.limits.handshake_deadline, connection.open_bi())
                 .await
                 .map_err(|_| ConnectError::Timeout { host: host.to_string() })?;
-            let link = Link::quic(connection, *alpn == Alpn::H3);
+            let link = Link::dialled(connection, *alpn == Alpn::H3);
             match first.map_err(from_quinn) {
                 Ok(first) => {
                     let facts = facts(&link, expect, &verdict, identity, alpn, address);

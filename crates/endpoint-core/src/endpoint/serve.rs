@@ -17,7 +17,7 @@ use crate::{
     handler::{Connection, HandlerError, Permit},
     phase::Activity,
     tls::{self, Handshake},
-    transport::{Accepting, Link, StreamCredit},
+    transport::{Accepting, Link, StreamCredit, Whereabouts},
     trust::{Denial, Guard},
 };
 
@@ -44,9 +44,9 @@ pub(super) async fn accept_quic(
                 // A socket on all addresses learns from each packet which one it came to.
                 let bound = Some(local.ip()).filter(|ip| !ip.is_unspecified());
                 let reach = Reach::of(incoming.local_ip().or(bound), remote.ip());
-                let config = config.from(remote, reach, &incoming.orig_dst_cid());
+                let accepting = config.from(remote, reach, &incoming.orig_dst_cid());
                 let activity = Activity::new(Instant::now());
-                let path = quic(Arc::clone(&shared), incoming, local, config, slot, activity);
+                let path = quic(Arc::clone(&shared), incoming, local, accepting, slot, activity);
                 let span = conn_span(Carrier::Quic, remote);
                 shared.connections.spawn(path.instrument(span));
             }
@@ -68,13 +68,13 @@ async fn quic(
     shared: Arc<Shared>,
     incoming: quinn::Incoming,
     local: SocketAddr,
-    config: Arc<quinn::ServerConfig>,
+    accepting: (Arc<quinn::ServerConfig>, Arc<Whereabouts>),
     slot: Slot,
     activity: Activity,
 ) {
     let began = Instant::now();
     // Boxed, because its state is large and a connection would keep the room for it all its life.
-    let shaking = Box::pin(shake(&shared, incoming, local, config, slot, began));
+    let shaking = Box::pin(shake(&shared, incoming, local, accepting, slot, began));
     let shaken = tokio::select! {
         shaken = shaking => shaken,
         () = activity.gave_way() => return shared.handshake_failed(&GAVE_WAY),
@@ -89,10 +89,12 @@ async fn shake(
     shared: &Shared,
     incoming: quinn::Incoming,
     mut local: SocketAddr,
-    config: Arc<quinn::ServerConfig>,
+    (config, whereabouts): (Arc<quinn::ServerConfig>, Arc<Whereabouts>),
     slot: Slot,
     began: Instant,
 ) -> Option<(Link, LinkFacts)> {
+    // The connection itself may show another by the time that hands are shaken, which nobody proved.
+    let remote = incoming.remote_address();
     let failed = |reason: &dyn std::fmt::Display| {
         shared.handshake_failed(reason);
         None
@@ -107,7 +109,6 @@ async fn shake(
         Err(_) => return failed(&"the deadline passed"),
     };
     drop(slot);
-    let remote = connection.remote_address();
     let established =
         connection.handshake_data().and_then(|data| data.downcast::<Handshake>().ok());
     // A socket on all addresses learns from each packet which one it came to.
@@ -115,7 +116,7 @@ async fn shake(
         local.set_ip(ip.to_canonical());
     }
     let http3 = established.as_ref().is_some_and(|made| made.alpn == Alpn::H3);
-    let link = Link::quic(connection.clone(), http3);
+    let link = Link::quic(connection.clone(), http3, whereabouts);
     let Some(handshake) = established else {
         link.close(CloseCode::ProtocolError);
         return failed(&"the handshake left no facts");
@@ -240,7 +241,7 @@ async fn run(
     let handler = AssertUnwindSafe(serving).catch_unwind();
     let served = tokio::select! {
         biased;
-        _ = watch.denied() => Served::CutOff(CloseCode::ShuttingDown),
+        _ = watch.follow() => Served::CutOff(CloseCode::ShuttingDown),
         served = handler => Served::Whole(served),
         () = activity.gave_way() => Served::CutOff(CloseCode::Overloaded),
         () = shared.ended.cancelled() => Served::CutOff(CloseCode::ShuttingDown),

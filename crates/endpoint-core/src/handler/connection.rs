@@ -21,7 +21,7 @@ use crate::{
     close::CloseCode,
     config::RequestLimits,
     error::LinkError,
-    facts::{Carrier, KeyKind, LinkFacts, PeerKey},
+    facts::{Address, Carrier, KeyKind, LinkFacts, PeerKey},
     transport::{Link, QuicLink, RecvStream, SendStream, StreamCredit},
     trust::Watch,
 };
@@ -194,10 +194,16 @@ impl Connection {
         &self.0.facts
     }
 
-    /// Where the other side is now; a QUIC peer may have moved.
+    /// Where the other side is. Rules of addresses ask [`Address::satisfies`].
+    #[must_use]
+    pub fn address(&self) -> Address {
+        self.0.link.address()
+    }
+
+    /// The address that the other side answered from last; a QUIC peer may move.
     #[must_use]
     pub fn remote(&self) -> SocketAddr {
-        self.0.link.remote()
+        self.address().proven()
     }
 
     /// Smoothed round trip of the carrier (QUIC only).
@@ -261,7 +267,7 @@ impl fmt::Debug for Connection {
             .field("alpn", &self.0.facts.alpn)
             .field("carrier", &self.0.facts.carrier)
             .field("peer", &self.0.facts.peer)
-            .field("remote", &self.0.link.remote())
+            .field("address", &self.0.link.address())
             .finish_non_exhaustive()
     }
 }

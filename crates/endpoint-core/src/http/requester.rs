@@ -13,7 +13,7 @@ use http::Request;
 use super::RequestBody;
 use crate::{
     config::Access,
-    facts::{Carrier, KeyKind, PeerKey},
+    facts::{Address, Carrier, KeyKind, PeerKey, is_loopback},
     trust::{Approval, Denial, Permit, Watch},
 };
 
@@ -86,13 +86,19 @@ impl Requester {
         }
     }
 
-    /// Where the requester is now; a QUIC peer may have moved.
+    /// Where the requester is. Rules of addresses ask [`Address::satisfies`].
+    #[must_use]
+    pub fn address(&self) -> Address {
+        match &self.0.over {
+            Over::Live(watch) => watch.address(),
+            Over::Plain { remote, .. } => Address::at(*remote),
+        }
+    }
+
+    /// The address that the requester answered from last: what others are told.
     #[must_use]
     pub fn remote(&self) -> SocketAddr {
-        match &self.0.over {
-            Over::Live(watch) => watch.remote(),
-            Over::Plain { remote, .. } => *remote,
-        }
+        self.address().proven()
     }
 
     /// The address of ours that the connection came to.
@@ -162,7 +168,7 @@ impl Requester {
             }
             Over::Plain { remote, .. } => match access {
                 Access::Public => (None, None),
-                Access::Loopback if remote.ip().to_canonical().is_loopback() => (None, None),
+                Access::Loopback if is_loopback(remote.ip()) => (None, None),
                 Access::Loopback => return Err(Denial::NotLoopback),
                 Access::Peer(_) | Access::Enroll => return Err(Denial::NoKey),
             },

@@ -2,15 +2,20 @@
 //!
 //! A QUIC connection, or a TCP link, which is one bidirectional stream that is already open.
 
-use std::{net::SocketAddr, sync::Arc, time::Duration};
+use std::{sync::Arc, time::Duration};
 
 use bytes::Bytes;
 
 use super::{
     stream::{RecvStream, SendStream},
     tcp_link::TcpLink,
+    whereabouts::Whereabouts,
 };
-use crate::{close::CloseCode, error::LinkError, facts::Carrier};
+use crate::{
+    close::CloseCode,
+    error::LinkError,
+    facts::{Address, Carrier},
+};
 
 /// A live connection on either carrier. Cheap to clone; the clones are one connection.
 #[derive(Clone, Debug)]
@@ -25,12 +30,24 @@ pub(crate) struct QuicLink {
     pub(crate) connection: quinn::Connection,
     /// HTTP/3 has codes of its own (RFC 9114 §8.1).
     http3: bool,
+    /// Of accepted connections: those that were dialled stay where they are (quinn takes no packet of a
+    /// server from another address).
+    whereabouts: Option<Arc<Whereabouts>>,
 }
 
 impl Link {
-    /// `http3` says that the protocol is HTTP/3.
-    pub(crate) fn quic(connection: quinn::Connection, http3: bool) -> Self {
-        Self::Quic(QuicLink { connection, http3 })
+    /// An accepted connection. `http3` says that the protocol is HTTP/3.
+    pub(crate) fn quic(
+        connection: quinn::Connection,
+        http3: bool,
+        whereabouts: Arc<Whereabouts>,
+    ) -> Self {
+        Self::Quic(QuicLink { connection, http3, whereabouts: Some(whereabouts) })
+    }
+
+    /// The same for a connection that was dialled.
+    pub(crate) fn dialled(connection: quinn::Connection, http3: bool) -> Self {
+        Self::Quic(QuicLink { connection, http3, whereabouts: None })
     }
 
     pub(crate) fn carrier(&self) -> Carrier {
@@ -40,11 +57,22 @@ impl Link {
         }
     }
 
-    /// Where the other side is now; a QUIC peer may have moved (RFC 9000 §9).
-    pub(crate) fn remote(&self) -> SocketAddr {
+    /// Where the other side is. The one place that says so of a live connection.
+    pub(crate) fn address(&self) -> Address {
         match self {
-            Self::Quic(QuicLink { connection, .. }) => connection.remote_address(),
-            Self::Tcp(link) => link.remote(),
+            Self::Quic(QuicLink { connection, whereabouts: Some(whereabouts), .. }) => {
+                whereabouts.look(connection)
+            }
+            Self::Quic(QuicLink { connection, .. }) => Address::at(connection.remote_address()),
+            Self::Tcp(link) => Address::at(link.remote()),
+        }
+    }
+
+    /// Waits until the other side shows a new address, or is known to have answered from one.
+    pub(crate) async fn moved(&self) {
+        match self {
+            Self::Quic(QuicLink { whereabouts: Some(whereabouts), .. }) => whereabouts.news().await,
+            _ => std::future::pending().await,
         }
     }
 
@@ -122,10 +150,10 @@ impl Link {
     /// Ends the connection at once; the peer is told the code and no more.
     pub(crate) fn close(&self, code: CloseCode) {
         match self {
-            Self::Quic(QuicLink { connection, http3: false }) => {
+            Self::Quic(QuicLink { connection, http3: false, .. }) => {
                 connection.close(code.number().into(), b"");
             }
-            Self::Quic(QuicLink { connection, http3: true }) => {
+            Self::Quic(QuicLink { connection, http3: true, .. }) => {
                 connection.close(code.http3().into(), b"");
             }
             Self::Tcp(link) => link.close(code),

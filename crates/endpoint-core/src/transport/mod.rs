@@ -23,6 +23,7 @@ pub(crate) mod tcp_link;
 #[path = "tcp_link_off.rs"]
 mod tcp_link;
 mod varint;
+mod whereabouts;
 
 pub use self::stream::{RecvStream, SendStream};
 pub(crate) use self::{
@@ -32,4 +33,5 @@ pub(crate) use self::{
     qlog::Qlog,
     quic::{Accepting, bind_udp, client_endpoint, client_transport, server_endpoint},
     varint::varint,
+    whereabouts::Whereabouts,
 };

@@ -7,7 +7,7 @@ use std::{io, net::SocketAddr, sync::Arc};
 use quinn::{ConnectionId, IdleTimeout, ServerConfig, TransportConfig, VarInt};
 use socket2::{Domain, Protocol, Socket, Type};
 
-use super::{Qlog, credit::INITIAL_STREAMS, keys::ListenKeys};
+use super::{Qlog, credit::INITIAL_STREAMS, keys::ListenKeys, whereabouts::Whereabouts};
 use crate::{
     config::Limits,
     facts::{Reach, is_loopback},
@@ -56,38 +56,38 @@ fn udp_socket(
     Ok(socket.into())
 }
 
-/// How connections are accepted. Made once: every connection keeps hold of what it was accepted with,
-/// and its own copy would be 1 KB.
+/// How connections are accepted.
 #[derive(Clone, Debug)]
 pub(crate) struct Accepting {
     /// For connections within this machine; what they may see is more.
-    inside: Arc<ServerConfig>,
-    loopback: Arc<ServerConfig>,
-    others: Arc<ServerConfig>,
-    /// Where traces go; a traced connection has a configuration of its own.
-    qlog: Option<(Arc<Qlog>, Limits)>,
+    inside: ServerConfig,
+    others: ServerConfig,
+    limits: Limits,
+    /// Where traces go.
+    qlog: Option<Arc<Qlog>>,
 }
 
 impl Accepting {
-    /// For a connection of that reach from `remote`.
+    /// For a connection of that reach from `remote`, and what follows where it goes: that is a part of its
+    /// transport parameters, so each connection has its own copy of them.
     pub(crate) fn from(
         &self,
         remote: SocketAddr,
         reach: Reach,
         id: &ConnectionId,
-    ) -> Arc<ServerConfig> {
-        let loopback = is_loopback(remote.ip());
-        let kept = match reach {
-            Reach::Loopback => &self.inside,
-            Reach::Everywhere if loopback => &self.loopback,
-            Reach::Everywhere => &self.others,
+    ) -> (Arc<ServerConfig>, Arc<Whereabouts>) {
+        let mut config = match reach {
+            Reach::Loopback => self.inside.clone(),
+            Reach::Everywhere => self.others.clone(),
         };
-        let Some((qlog, limits)) = &self.qlog else { return Arc::clone(kept) };
-        let mut transport = strangers_transport(limits, loopback);
-        qlog.trace(&mut transport, |_| format!("{id}_server"));
-        let mut config = ServerConfig::clone(kept);
+        let whereabouts = Arc::new(Whereabouts::new(remote));
+        let mut transport = strangers_transport(&self.limits, is_loopback(remote.ip()));
+        transport.congestion_controller_factory(Arc::clone(&whereabouts) as _);
+        if let Some(qlog) = &self.qlog {
+            qlog.trace(&mut transport, |_| format!("{id}_server"));
+        }
         config.transport_config(Arc::new(transport));
-        Arc::new(config)
+        (Arc::new(config), whereabouts)
     }
 }
 
@@ -154,20 +154,15 @@ pub(crate) fn server_endpoint(
         .max_incoming(MAX_INCOMING)
         .incoming_buffer_size_total(INCOMING_BUFFER_BYTES)
         .migration(true);
-    let mut loopback = others.clone();
-    loopback.transport_config(Arc::new(strangers_transport(limits, true)));
-    let mut inside_config = loopback.clone();
-    inside_config.crypto = inside;
+    let mut within = others.clone();
+    within.crypto = inside;
     let endpoint = quinn::Endpoint::new(
         keys.endpoint_config(),
         Some(others.clone()),
         socket,
         Arc::new(quinn::TokioRuntime),
     )?;
-    let qlog = qlog.map(|qlog| (qlog, limits.clone()));
-    let (inside, loopback, others) =
-        (Arc::new(inside_config), Arc::new(loopback), Arc::new(others));
-    Ok((endpoint, Accepting { inside, loopback, others, qlog }))
+    Ok((endpoint, Accepting { inside: within, others, limits: limits.clone(), qlog }))
 }
 
 /// A quinn endpoint that only dials, with keys of its own.

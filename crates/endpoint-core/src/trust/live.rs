@@ -17,7 +17,7 @@ use std::{
 use arc_swap::ArcSwap;
 use jiff::Timestamp;
 use tokio::{
-    sync::{mpsc, watch},
+    sync::{Notify, mpsc, watch},
     time::Instant,
 };
 use tokio_util::sync::CancellationToken;
@@ -72,6 +72,8 @@ pub(crate) struct Entry {
     grant_gone: Arc<AtomicBool>,
     /// Whether it counts towards its key's connections.
     counted: AtomicBool,
+    /// Told when the peer moved: requests are judged apart from their connection.
+    moved: Notify,
 }
 
 impl Live {
@@ -124,6 +126,7 @@ impl Live {
             watched: false.into(),
             grant_gone: Arc::default(),
             counted: false.into(),
+            moved: Notify::new(),
             facts,
         });
         self.table().entries.insert(entry.facts.id, Arc::clone(&entry));
@@ -158,7 +161,7 @@ impl Live {
         if entry.denial.get().is_some() {
             return false;
         }
-        match policy.judge(&entry.facts, &entry.access, entry.link.remote().ip(), now) {
+        match policy.judge(&entry.facts, &entry.access, &entry.link.address(), now) {
             Err(denial) => self.deny(entry, denial),
             Ok(approval) => {
                 entry.watch_if_needed(&approval);
@@ -234,8 +237,8 @@ impl Guard {
     fn judge(&self) -> Result<Approval, Denial> {
         let Self { live, entry } = self;
         let (policy, now) = (live.policy.load(), live.clock.now());
-        let remote = entry.link.remote().ip();
-        let approval = policy.judge(&entry.facts, &entry.access, remote, now)?;
+        let address = entry.link.address();
+        let approval = policy.judge(&entry.facts, &entry.access, &address, now)?;
         self.count(&approval)?;
         Ok(approval)
     }
@@ -325,6 +328,26 @@ impl Watch {
         }
     }
 
+    /// Waits until the connection is denied, and judges it at each of its moves. To be polled before
+    /// whatever reads from the connection: what came with a new address is then not read before it is judged.
+    pub(crate) async fn follow(&self) -> CloseCode {
+        loop {
+            tokio::select! {
+                biased;
+                () = self.entry.link.moved() => self.moved(),
+                code = self.denied() => return code,
+            }
+        }
+    }
+
+    fn moved(&self) {
+        // Looked at even where nothing depends on it: what follows the peer must not miss where it was.
+        let address = self.entry.link.address();
+        tracing::debug!(%address, "peer moved");
+        let _ = self.check();
+        self.entry.moved.notify_waiters();
+    }
+
     /// Waits until the connection is denied.
     pub(crate) async fn denied(&self) -> CloseCode {
         self.entry.denied.cancelled().await;
@@ -346,12 +369,14 @@ impl Entry {
 
     pub(crate) fn info(&self) -> ConnectionInfo {
         let (bytes_sent, bytes_received) = self.link.bytes();
+        let address = self.link.address();
         ConnectionInfo {
             id: self.facts.id,
             peer: self.facts.peer.fingerprint(),
             name: self.approval.get().and_then(Approval::name).map(str::to_owned),
             alpn: self.facts.alpn.to_string(),
-            remote: self.link.remote(),
+            remote: address.proven(),
+            unproven: Some(address.present()).filter(|_| !address.is_settled()),
             carrier: self.facts.carrier,
             profile: self.facts.profile,
             access: self.access.to_string(),
@@ -375,8 +400,10 @@ pub struct ConnectionInfo {
     pub name: Option<String>,
     /// The protocol, escaped.
     pub alpn: String,
-    /// Where it is now.
+    /// The address that it answered from last.
     pub remote: std::net::SocketAddr,
+    /// The address that its newest packet shows, while nothing was answered from there.
+    pub unproven: Option<std::net::SocketAddr>,
     /// What carries it.
     pub carrier: Carrier,
     /// How hands were shaken.

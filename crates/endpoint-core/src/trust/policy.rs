@@ -6,12 +6,9 @@
 //! Always true: no key, no grant, an unknown option, an expired grant: each is a no. A [`Permit`] has no
 //! public constructor, so no handler runs without a decision of this module.
 
-use std::{
-    net::IpAddr,
-    sync::{
-        Arc,
-        atomic::{AtomicBool, Ordering},
-    },
+use std::sync::{
+    Arc,
+    atomic::{AtomicBool, Ordering},
 };
 
 use jiff::Timestamp;
@@ -23,7 +20,7 @@ use super::{
 use crate::{
     close::CloseCode,
     config::{Access, Scope},
-    facts::{LinkFacts, PeerKey},
+    facts::{Address, LinkFacts, PeerKey, is_loopback},
     identity::Fingerprint,
 };
 
@@ -53,7 +50,7 @@ impl Policy {
         &self.grants
     }
 
-    /// Judges a connection that is at `remote` at the time `now`.
+    /// Judges a connection that is at `address` at the time `now`.
     ///
     /// # Errors
     /// [`Denial`], which says why; the peer is told a code only.
@@ -61,27 +58,28 @@ impl Policy {
         &self,
         facts: &LinkFacts,
         access: &Access,
-        remote: IpAddr,
+        address: &Address,
         now: Timestamp,
     ) -> Result<Approval, Denial> {
         let grant = facts.peer.fingerprint().and_then(|key| self.grants.lookup(&key));
         match access {
-            Access::Public => Ok(Approval::open(grant, facts, remote, now)),
-            Access::Loopback if remote.to_canonical().is_loopback() => {
-                Ok(Approval { bound_to_address: true, ..Approval::open(grant, facts, remote, now) })
-            }
+            Access::Public => Ok(Approval::open(grant, facts, address, now)),
+            Access::Loopback if address.satisfies(is_loopback) => Ok(Approval {
+                bound_to_address: true,
+                ..Approval::open(grant, facts, address, now)
+            }),
             Access::Loopback => Err(Denial::NotLoopback),
             Access::Enroll => {
                 let key = facts.peer.fingerprint().ok_or(Denial::NoKey)?;
                 if self.removed.is_recent(&key, now) {
                     return Err(Denial::RemovedLately);
                 }
-                Ok(Approval::open(grant, facts, remote, now))
+                Ok(Approval::open(grant, facts, address, now))
             }
             Access::Peer(scope) => {
                 facts.peer.fingerprint().ok_or(Denial::NoKey)?;
                 let grant = grant.ok_or(Denial::UnknownKey)?;
-                fits(grant, facts, remote, now)?;
+                fits(grant, facts, address, now)?;
                 match scope.name() {
                     Some(_) if !grant.scopes().contains(scope) => {
                         Err(Denial::MissingScope { scope: scope.clone() })
@@ -94,14 +92,14 @@ impl Policy {
 }
 
 /// Whether every option of the grant holds, scopes apart.
-fn fits(grant: &Grant, facts: &LinkFacts, remote: IpAddr, now: Timestamp) -> Result<(), Denial> {
+fn fits(grant: &Grant, facts: &LinkFacts, address: &Address, now: Timestamp) -> Result<(), Denial> {
     if grant.expires().is_some_and(|end| now >= end) {
         return Err(Denial::Expired);
     }
     if grant.alpns().is_some_and(|allowed| !allowed.contains(&facts.alpn)) {
         return Err(Denial::WrongAlpn);
     }
-    if !grant.allows_from(remote) {
+    if !address.satisfies(|host| grant.allows_from(host)) {
         return Err(Denial::WrongAddress);
     }
     Ok(())
@@ -122,8 +120,13 @@ impl Approval {
 
     /// A yes that asks for no grant: the grant is attached only where all its options hold, so that a
     /// handler never sees a name or scope that does not apply here and now.
-    fn open(grant: Option<&Arc<Grant>>, facts: &LinkFacts, remote: IpAddr, now: Timestamp) -> Self {
-        let grant = grant.filter(|grant| fits(grant, facts, remote, now).is_ok());
+    fn open(
+        grant: Option<&Arc<Grant>>,
+        facts: &LinkFacts,
+        address: &Address,
+        now: Timestamp,
+    ) -> Self {
+        let grant = grant.filter(|grant| fits(grant, facts, address, now).is_ok());
         let bound_to_address = grant.is_some_and(|grant| grant.from().is_some());
         Self { grant: grant.map(Arc::clone), bound_to_address }
     }
@@ -293,6 +296,10 @@ mod tests {
     const HOME: &str = "192.0.2.1";
     const AWAY: &str = "198.51.100.1";
 
+    fn from(host: &str) -> Address {
+        Address::at((host.parse::<std::net::IpAddr>().unwrap(), 1).into())
+    }
+
     fn at(time: &str) -> Timestamp {
         format!("2026-06-01T{time}Z").parse().unwrap()
     }
@@ -338,7 +345,7 @@ mod tests {
     }
 
     fn judged(facts: &LinkFacts, access: &Access, remote: &str, time: &str) -> Option<Denial> {
-        policy().judge(facts, access, remote.parse().unwrap(), at(time)).err()
+        policy().judge(facts, access, &from(remote), at(time)).err()
     }
 
     #[test]
@@ -376,9 +383,36 @@ mod tests {
     }
 
     #[test]
+    fn an_address_that_nobody_answered_from_turns_no_rule_to_yes() {
+        let socket = |host: &str| (host.parse::<std::net::IpAddr>().unwrap(), 1).into();
+        let between =
+            |proven, present, traced| Address::moved(socket(proven), socket(present), traced);
+        let table = [
+            (Access::default(), between(AWAY, HOME, true), Some(Denial::WrongAddress)),
+            (Access::default(), between(HOME, AWAY, true), Some(Denial::WrongAddress)),
+            (Access::default(), between(HOME, HOME, false), Some(Denial::WrongAddress)),
+            (Access::default(), between(HOME, "192.0.2.9", true), None),
+            (Access::Loopback, between(AWAY, "127.0.0.1", true), Some(Denial::NotLoopback)),
+            (Access::Loopback, between("127.0.0.1", AWAY, true), Some(Denial::NotLoopback)),
+            (Access::Loopback, between("::1", "127.0.0.2", true), None),
+        ];
+        for (row, (access, address, expected)) in table.into_iter().enumerate() {
+            let judged = policy().judge(&raw(1), &access, &address, at("12:00:00"));
+            assert_eq!(judged.err(), expected, "row {row}");
+        }
+        let forged = between(AWAY, HOME, true);
+        let public = policy().judge(&raw(1), &Access::Public, &forged, at("12:00:00")).unwrap();
+        assert!(public.grant.is_none(), "a handler for everybody is not told of the grant");
+        // A judge by the present address is fooled.
+        let weak = Address::at(forged.present());
+        let fooled = policy().judge(&raw(1), &Access::default(), &weak, at("12:00:00"));
+        assert!(fooled.is_ok());
+    }
+
+    #[test]
     fn an_empty_set_is_nobody() {
-        let (any, home) = (Access::default(), HOME.parse().unwrap());
-        let judged = Policy::default().judge(&raw(1), &any, home, at("12:00:00"));
+        let (any, home) = (Access::default(), from(HOME));
+        let judged = Policy::default().judge(&raw(1), &any, &home, at("12:00:00"));
         assert_eq!(judged.unwrap_err(), Denial::UnknownKey);
     }
 
@@ -386,7 +420,7 @@ mod tests {
     fn a_permit_names_the_grant_only_where_all_its_options_hold() {
         let permit = |access: &Access, remote: &str, time: &str| {
             let facts = raw(1);
-            let approval = policy().judge(&facts, access, remote.parse().unwrap(), at(time));
+            let approval = policy().judge(&facts, access, &from(remote), at(time));
             Permit::new(facts.peer, approval.unwrap(), Arc::default())
         };
         for access in [Access::Public, Access::Enroll, Access::Peer(ops())] {
@@ -406,7 +440,7 @@ mod tests {
     #[test]
     fn watches_what_time_or_address_can_turn() {
         let needs = |facts: &LinkFacts, access: &Access, remote: &str| {
-            let judged = policy().judge(facts, access, remote.parse().unwrap(), at("12:00:00"));
+            let judged = policy().judge(facts, access, &from(remote), at("12:00:00"));
             judged.unwrap().needs_watching()
         };
         assert!(needs(&raw(1), &Access::default(), HOME));

@@ -162,6 +162,7 @@ fn connection(info: &ConnectionInfo) -> Value {
         "alpn": info.alpn,
         "carrier": info.carrier.to_string(),
         "remote": info.remote.to_string(),
+        "unproven_remote": info.unproven.map(|address| address.to_string()),
         "profile": info.profile.to_string(),
         "access": info.access,
         "since": super::super::time_text(info.since),

@@ -151,8 +151,10 @@ pub(super) fn forward(
     strip(headers);
     headers.remove(header::EXPECT);
     unforge(headers);
-    let remote = requester.remote().ip().to_canonical();
-    let believed = trusted.iter().any(|network| network.contains(&remote));
+    let address = requester.address();
+    let remote = address.proven().ip().to_canonical();
+    let believed = address
+        .satisfies(|host| trusted.iter().any(|network| network.contains(&host.to_canonical())));
     forwarded(headers, remote, believed, requester.carrier().is_some(), authority);
     identity(headers, requester, permit);
     headers.append(header::VIA, via);

@@ -3,9 +3,10 @@
 //! A web server's connections are open to everybody and its routes are not, so a request is judged by a
 //! rule of its own, and judged again at each change of the set and once a second.
 
-use std::{net::SocketAddr, sync::Arc};
+use std::sync::Arc;
 
 use super::{Access, Approval, Denial, LinkFacts, Permit, Watch};
+use crate::facts::Address;
 
 impl Watch {
     /// Judges the peer by `access`, whatever its connection was judged by. The approval goes with the
@@ -22,6 +23,9 @@ impl Watch {
     pub(crate) async fn no_longer(&self, access: &Access, first: &Approval) -> Denial {
         let mut changed = self.live.changed.subscribe();
         loop {
+            let mut moved = std::pin::pin!(self.entry.moved.notified());
+            // From here on, so that no move between the look and the wait is missed.
+            moved.as_mut().enable();
             match self.judge(access) {
                 Err(denial) => return denial,
                 Ok(now) if !now.upholds(first) => return Denial::GrantChanged,
@@ -29,6 +33,7 @@ impl Watch {
             }
             tokio::select! {
                 () = self.entry.denied.cancelled() => {}
+                () = moved => {}
                 told = changed.changed() => {
                     if told.is_err() {
                         return Denial::GrantChanged;
@@ -43,8 +48,8 @@ impl Watch {
         if let Some(denial) = entry.denial.get() {
             return Err(denial.clone());
         }
-        let remote = entry.link.remote().ip();
-        live.policy.load().judge(&entry.facts, access, remote, live.clock.now())
+        let address = entry.link.address();
+        live.policy.load().judge(&entry.facts, access, &address, live.clock.now())
     }
 
     /// What the handshake established.
@@ -52,8 +57,8 @@ impl Watch {
         &self.entry.facts
     }
 
-    /// Where the peer is now.
-    pub(crate) fn remote(&self) -> SocketAddr {
-        self.entry.link.remote()
+    /// Where the peer is.
+    pub(crate) fn address(&self) -> Address {
+        self.entry.link.address()
     }
 }
