@@ -1,8 +1,8 @@
 //! Which secrets let a restart be noticed and an address be remembered?
 //!
-//! A few keys per listen address: for stateless resets (RFC 9000 §10.3), for recognising our own connection
-//! ids, and for Retry and address tokens (RFC 9000 §8.1). Made once and kept in the state folder, so that they survive restarts and a
-//! rotation of the identity key.
+//! A few keys per listen address: for stateless resets (RFC 9000 §10.3), for sealing and recognising our own
+//! connection ids, and for Retry and address tokens (RFC 9000 §8.1). Made once and kept in the state folder,
+//! so that they survive restarts and a rotation of the identity key.
 //!
 //! Always true: two listeners never share a reset key, which would let one be used to reset the other's
 //! connections (RFC 9000 §21.11); without a state folder, and for dialling, the keys are random.
@@ -17,21 +17,26 @@ use std::{
     sync::Arc,
 };
 
-use aws_lc_rs::{hkdf, hmac, rand};
+use aws_lc_rs::{hkdf, rand};
 use quinn_proto::{
-    EndpointConfig, HashedConnectionIdGenerator,
+    EndpointConfig,
     crypto::{HandshakeTokenKey, HmacKey},
 };
 use zeroize::Zeroizing;
+
+use super::{
+    connection_id::{Generator, IdKeys, Ids, Issuer},
+    quic_crypto::{ResetKey, TokenKey},
+};
 
 /// The secrets of one listen address.
 #[derive(Clone)]
 pub(crate) struct ListenKeys {
     reset: Arc<dyn HmacKey>,
     pub(crate) token: Arc<dyn HandshakeTokenKey>,
-    /// Marks connection ids as ours. A packet whose id does not carry the mark is dropped without a
-    /// reset, so after a restart the mark must be the same or nobody learns of it.
-    cid_mark: u64,
+    /// Seal and mark connection ids. A packet whose id does not carry our mark is dropped without a
+    /// reset, so after a restart the keys must be the same or nobody learns of it.
+    ids: Arc<IdKeys>,
 }
 
 const SECRET_BYTES: usize = 32;
@@ -40,7 +45,7 @@ impl ListenKeys {
     /// Keys that no other process or listener has.
     pub(crate) fn random() -> io::Result<Self> {
         let secret = fresh()?;
-        Ok(Self::expand(&secret, "random"))
+        Self::expand(&secret, "random")
     }
 
     /// The keys of `address`, read from `folder` or made there.
@@ -56,28 +61,30 @@ impl ListenKeys {
             Err(error) if error.kind() == io::ErrorKind::NotFound => write(&path)?,
             read => read?,
         };
-        Ok(Self::expand(&secret, &address.to_string()))
+        Self::expand(&secret, &address.to_string())
     }
 
-    fn expand(secret: &[u8; SECRET_BYTES], address: &str) -> Self {
+    fn expand(secret: &[u8; SECRET_BYTES], address: &str) -> io::Result<Self> {
         let prk = hkdf::Salt::new(hkdf::HKDF_SHA256, b"endpoint quic keys 1").extract(secret);
         let reset = derive(&prk, &[b"stateless reset", address.as_bytes()]);
         let token = derive(&prk, &[b"address token", address.as_bytes()]);
-        let mark = derive(&prk, &[b"connection id", address.as_bytes()]);
-        let cid_mark = mark.iter().take(8).fold(0, |mark, byte| mark << 8 | u64::from(*byte));
-        Self {
-            reset: Arc::new(hmac::Key::new(hmac::HMAC_SHA256, &*reset)),
-            token: Arc::new(hkdf::Salt::new(hkdf::HKDF_SHA256, &[]).extract(&*token)),
-            cid_mark,
-        }
+        let seal = derive(&prk, &[b"connection id seal", address.as_bytes()]);
+        let mark = derive(&prk, &[b"connection id mark", address.as_bytes()]);
+        let (seal, _) = seal.split_first_chunk().ok_or_else(|| io::Error::other("a short key"))?;
+        Ok(Self {
+            reset: Arc::new(ResetKey::new(&*reset)),
+            token: Arc::new(TokenKey::new(&*token)),
+            ids: Arc::new(IdKeys::new(seal, &*mark)?),
+        })
     }
 
     /// How a socket with these keys names its connections and says that it does not know one.
-    pub(crate) fn endpoint_config(&self) -> EndpointConfig {
+    pub(crate) fn endpoint_config(&self) -> io::Result<EndpointConfig> {
         let mut config = EndpointConfig::new(Arc::clone(&self.reset));
-        let mark = self.cid_mark;
-        config.cid_generator(move || Box::new(HashedConnectionIdGenerator::from_key(mark)));
-        config
+        // Whoever makes a generator of it, the numbers go on.
+        let ids = Arc::new(Ids::new(Arc::clone(&self.ids), Issuer::default())?);
+        config.cid_generator(move || Box::new(Generator(Arc::clone(&ids))));
+        Ok(config)
     }
 }
 
@@ -188,11 +195,10 @@ mod tests {
     #[test]
     fn knows_its_own_connection_ids_after_a_restart_and_no_other_listeners() {
         let folder = tempfile::tempdir().unwrap();
-        let a: SocketAddr = "127.0.0.1:4433".parse().unwrap();
-        let b: SocketAddr = "127.0.0.1:4434".parse().unwrap();
+        let [a, b]: [SocketAddr; 2] = ["127.0.0.1:4433", "127.0.0.1:4434"].map(|at| at.parse().unwrap());
         let generator = |address| {
             let keys = ListenKeys::kept(folder.path(), address).unwrap();
-            HashedConnectionIdGenerator::from_key(keys.cid_mark)
+            Generator(Arc::new(Ids::new(keys.ids, Issuer::default()).unwrap()))
         };
         let id = generator(a).generate_cid();
         assert!(generator(a).validate(&id).is_ok());

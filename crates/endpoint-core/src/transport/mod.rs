@@ -3,6 +3,7 @@
 //! Gives arrivals and, once hands are shaken, links. Not here: who the peer is (`tls`), what it may do
 //! (`trust`).
 
+mod connection_id;
 mod credit;
 #[cfg(any(feature = "acme", feature = "http3"))]
 pub(crate) mod fetch;
@@ -14,6 +15,7 @@ mod qlog;
 #[path = "qlog_off.rs"]
 mod qlog;
 mod quic;
+mod quic_crypto;
 mod stream;
 #[cfg(feature = "tcp")]
 pub(crate) mod tcp;

@@ -157,7 +157,7 @@ pub(crate) fn server_endpoint(
     let mut within = others.clone();
     within.crypto = inside;
     let endpoint = quinn::Endpoint::new(
-        keys.endpoint_config(),
+        keys.endpoint_config()?,
         Some(others.clone()),
         socket,
         Arc::new(quinn::TokioRuntime),
@@ -174,5 +174,5 @@ pub(crate) fn client_endpoint(ipv6: bool, limits: &Limits) -> io::Result<quinn::
     };
     let socket = udp_socket(any, true, limits.udp_buffer_bytes)?;
     let keys = ListenKeys::random()?;
-    quinn::Endpoint::new(keys.endpoint_config(), None, socket, Arc::new(quinn::TokioRuntime))
+    quinn::Endpoint::new(keys.endpoint_config()?, None, socket, Arc::new(quinn::TokioRuntime))
 }
