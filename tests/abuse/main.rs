@@ -4,6 +4,7 @@ mod conformance;
 mod cors;
 mod drain;
 mod h3_floods;
+mod harvest;
 mod http2;
 mod memory;
 mod quic;

@@ -3,7 +3,7 @@
 use std::net::SocketAddr;
 
 use axum::{Router, body::Bytes, routing::post};
-use endpoint_core::{Access, Endpoint, TlsIdentity};
+use endpoint_core::{Access, Endpoint, Limits, TlsIdentity};
 use endpoint_tests::{
     node::identity,
     wire::{self, Client},
@@ -12,10 +12,16 @@ use endpoint_tests::{
 
 /// A server of one route that echoes.
 pub async fn server() -> Endpoint {
+    server_with(Limits::default()).await
+}
+
+/// The same with these limits.
+pub async fn server_with(limits: Limits) -> Endpoint {
     let echo = |body: Bytes| async move { body };
     Endpoint::builder(identity(1))
         .listen("127.0.0.1:0".parse().unwrap())
         .server_name("localhost", TlsIdentity::SelfSigned)
+        .limits(limits)
         .http(Access::Public, Router::new().route("/", post(echo).get(|| async { "ok" })))
         .bind()
         .await

@@ -55,6 +55,8 @@ counters! {
     ended_by_policy,
     /// Live connections ended by the operator.
     kicked,
+    /// Connections closed because their peer retired connection ids faster than it may.
+    retirement_floods,
     /// Handlers that ended with an error.
     handler_errors,
     /// Handlers that panicked.

@@ -46,6 +46,19 @@ impl Reader<'_> {
         Some(bytes.to_vec())
     }
 
+    /// Bytes whose number one byte tells.
+    pub fn short(&mut self) -> Option<Vec<u8>> {
+        let length = self.some(1)?;
+        self.some(usize::from(length[0]))
+    }
+
+    /// So many bytes.
+    pub fn some(&mut self, length: usize) -> Option<Vec<u8>> {
+        let (bytes, rest) = self.0.split_at_checked(length)?;
+        self.0 = rest;
+        Some(bytes.to_vec())
+    }
+
     fn fixed(&mut self, length: usize) -> Option<()> {
         self.0 = self.0.get(length..)?;
         Some(())

@@ -97,6 +97,8 @@ pub struct Quic {
     acked: Option<u64>,
     /// The server's close: its code, and whether it is the application's.
     pub closed: Option<(u64, bool)>,
+    /// What NEW_CONNECTION_ID frames gave: sequence number, id, reset token.
+    pub given: Vec<(u64, Vec<u8>, Vec<u8>)>,
 }
 
 impl Quic {
@@ -130,6 +132,7 @@ impl Quic {
             acked: None,
             streams: 8,
             closed: None,
+            given: Vec::new(),
         };
         quic.write_tls();
         quic
@@ -368,6 +371,15 @@ impl Quic {
                     }
                 }
                 0x12 => self.streams = frames.number().unwrap_or_default().max(self.streams),
+                0x18 => {
+                    let (sequence, _) = (frames.number(), frames.number());
+                    let (Some(sequence), Some(id), Some(token)) =
+                        (sequence, frames.short(), frames.some(16))
+                    else {
+                        return;
+                    };
+                    self.given.push((sequence, id, token));
+                }
                 0x1e => self.done = true,
                 0x1c | 0x1d => {
                     self.closed = frames.number().map(|code| (code, kind == 0x1d));

@@ -19,6 +19,7 @@ pub struct Limits {
     pub(crate) stream_window_bytes: u32,
     pub(crate) connection_window_bytes: u32,
     pub(crate) udp_buffer_bytes: usize,
+    pub(crate) retired_ids: u32,
 }
 
 /// How many HTTP requests may be open on a connection, and how long may each take?
@@ -60,6 +61,7 @@ impl Default for Limits {
             stream_window_bytes: 256 * 1024,
             connection_window_bytes: 4 * 1024 * 1024,
             udp_buffer_bytes: 4 * 1024 * 1024,
+            retired_ids: 16,
         }
     }
 }
@@ -154,6 +156,14 @@ impl Limits {
         /// 4 MiB.
         connection_window_bytes: u32
     );
+    /// QUIC connection ids that a peer may retire in a minute, and twice as many at once; a connection whose peer
+    /// retires more is closed. A client that changes its address retires one. Default 16, at least 1.
+    #[must_use]
+    pub fn retired_ids_per_minute(mut self, ids: u32) -> Self {
+        self.retired_ids = ids;
+        self
+    }
+
     limit!(
         /// Kernel buffer asked for on each UDP socket, each way, in bytes. Default 4 MiB.
         udp_buffer_bytes: usize

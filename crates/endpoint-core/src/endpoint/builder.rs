@@ -35,7 +35,7 @@ use crate::{
     identity::Identity,
     store::StoreError,
     tls::{TcpMinimum, TlsServer},
-    transport::{self, ListenKeys, Qlog},
+    transport::{self, ListenKeys, Qlog, RetirementRate},
     trust::{AuthorizedPeers, Live},
 };
 
@@ -261,6 +261,7 @@ impl Builder {
         }
         let (live, pacing) =
             Live::new(self.peers.policy(), self.clock, self.limits.connections_per_peer);
+        let retired_ids = RetirementRate::per_minute(self.limits.retired_ids);
         let mut sockets = Vec::new();
         let mut quic = Vec::new();
         let mut listeners = Vec::new();
@@ -275,7 +276,7 @@ impl Builder {
             let (socket, config) = transport::server_endpoint(
                 port.udp,
                 &keys,
-                [Reach::Everywhere, Reach::Loopback].map(|reach| tls.quic(reach)),
+                [Reach::Everywhere, Reach::Loopback].map(|reach| tls.quic(reach, retired_ids)),
                 &self.limits,
                 qlog.clone(),
             )

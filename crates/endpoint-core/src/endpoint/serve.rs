@@ -16,7 +16,7 @@ use crate::{
     facts::{Carrier, LinkFacts, Reach},
     handler::{Connection, HandlerError, Permit},
     phase::Activity,
-    tls::{self, Handshake},
+    tls::{self, QuicHandshake},
     transport::{Accepting, Link, StreamCredit, Whereabouts},
     trust::{Denial, Guard},
 };
@@ -110,17 +110,18 @@ async fn shake(
     };
     drop(slot);
     let established =
-        connection.handshake_data().and_then(|data| data.downcast::<Handshake>().ok());
+        connection.handshake_data().and_then(|data| data.downcast::<QuicHandshake>().ok());
     // A socket on all addresses learns from each packet which one it came to.
     if let Some(ip) = connection.local_ip() {
         local.set_ip(ip.to_canonical());
     }
-    let http3 = established.as_ref().is_some_and(|made| made.alpn == Alpn::H3);
-    let link = Link::quic(connection.clone(), http3, whereabouts);
-    let Some(handshake) = established else {
-        link.close(CloseCode::ProtocolError);
+    let Some(established) = established else {
+        Link::dialled(connection, false).close(CloseCode::ProtocolError);
         return failed(&"the handshake left no facts");
     };
+    let QuicHandshake { handshake, retirements } = *established;
+    let http3 = handshake.alpn == Alpn::H3;
+    let link = Link::quic(connection.clone(), http3, whereabouts, retirements);
     if handshake.alpn == Alpn::ACME_TLS_1 {
         link.close(CloseCode::ChallengeDone);
         shared.challenge_answered();
@@ -244,6 +245,11 @@ async fn run(
         _ = watch.follow() => Served::CutOff(CloseCode::ShuttingDown),
         served = handler => Served::Whole(served),
         () = activity.gave_way() => Served::CutOff(CloseCode::Overloaded),
+        () = link.retired_too_many() => {
+            counters.retirement_floods.add(1);
+            debug!("peer retired more connection ids than it may");
+            Served::CutOff(CloseCode::Overloaded)
+        }
         () = shared.ended.cancelled() => Served::CutOff(CloseCode::ShuttingDown),
     };
     // A handler may be the first to learn that the peer is no longer allowed, and return for it; the

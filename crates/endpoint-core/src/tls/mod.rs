@@ -37,6 +37,7 @@ use rustls::{
 use crate::{
     alpn::Alpn,
     facts::{PeerKey, Profile},
+    transport::Retirements,
 };
 
 pub use self::client::{GivenRoots, Roots};
@@ -69,8 +70,14 @@ fn initial_suite() -> Result<Suite, TlsSetupError> {
         .ok_or(TlsSetupError::NoInitialSuite)
 }
 
-/// What a finished handshake established, apart from the peer's key. On QUIC,
-/// `Connection::handshake_data` gives it.
+/// What `Connection::handshake_data` gives on QUIC.
+pub(crate) struct QuicHandshake {
+    pub(crate) handshake: Handshake,
+    /// What the peer retires from now on.
+    pub(crate) retirements: Arc<Retirements>,
+}
+
+/// What a finished handshake established, apart from the peer's key.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub(crate) struct Handshake {
     /// How hands were shaken.

@@ -22,6 +22,7 @@ use crate::{
     certs::{CertTable, challenges::Challenges},
     facts::{Carrier, KeyKind, Profile, Reach},
     identity::Identity,
+    transport::RetirementRate,
 };
 
 use super::{
@@ -134,12 +135,13 @@ impl TlsServer {
     }
 
     /// The configuration for quinn: it waits for the whole hello and then goes on as chosen, for
-    /// connections of that reach.
+    /// connections of that reach, whose peers may retire connection ids at that rate.
     pub(crate) fn quic(
         self: &Arc<Self>,
         reach: Reach,
+        retirements: RetirementRate,
     ) -> Arc<dyn quinn_proto::crypto::ServerConfig> {
-        Arc::new(Choosing(Arc::clone(self), reach))
+        Arc::new(Choosing { server: Arc::clone(self), reach, retirements })
     }
 
     /// Where connections must come from to see something else there: their configurations are apart, and

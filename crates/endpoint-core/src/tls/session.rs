@@ -25,16 +25,20 @@ use tracing::debug;
 
 use crate::{
     facts::{Carrier, Reach},
-    transport::varint,
+    transport::{RetirementRate, Retirements, counting, varint},
 };
 
 use super::{
-    Choice, Handshake, TlsServer,
+    Choice, Handshake, QuicHandshake, TlsServer,
     hello::{self, Alert},
 };
 
 /// quinn's side of [`TlsServer`].
-pub(super) struct Choosing(pub(super) Arc<TlsServer>, pub(super) Reach);
+pub(super) struct Choosing {
+    pub(super) server: Arc<TlsServer>,
+    pub(super) reach: Reach,
+    pub(super) retirements: RetirementRate,
+}
 
 impl crypto::ServerConfig for Choosing {
     fn initial_keys(
@@ -42,11 +46,11 @@ impl crypto::ServerConfig for Choosing {
         version: u32,
         destination: &ConnectionId,
     ) -> Result<Keys, UnsupportedVersion> {
-        self.0.base().initial_keys(version, destination)
+        self.server.base().initial_keys(version, destination)
     }
 
     fn retry_tag(&self, version: u32, original: &ConnectionId, packet: &[u8]) -> [u8; 16] {
-        self.0.base().retry_tag(version, original, packet)
+        self.server.base().retry_tag(version, original, packet)
     }
 
     fn start_session(
@@ -55,11 +59,13 @@ impl crypto::ServerConfig for Choosing {
         parameters: &TransportParameters,
     ) -> Box<dyn Session> {
         Box::new(Waiting {
-            initial: self.0.initial(),
+            initial: self.server.initial(),
             version,
+            retirements: Retirements::new(self.retirements),
+            keys_given: 0,
             state: State::Collecting(Box::new(Collecting {
-                server: Arc::clone(&self.0),
-                reach: self.1,
+                server: Arc::clone(&self.server),
+                reach: self.reach,
                 parameters: *parameters,
                 bytes: Vec::new(),
             })),
@@ -71,6 +77,9 @@ impl crypto::ServerConfig for Choosing {
 struct Waiting {
     initial: Suite,
     version: u32,
+    retirements: Arc<Retirements>,
+    /// Those of the Handshake level come first, those of 1-RTT second.
+    keys_given: u8,
     state: State,
 }
 
@@ -157,7 +166,9 @@ impl Session for Waiting {
     fn handshake_data(&self) -> Option<Box<dyn Any>> {
         match &self.state {
             State::Chosen { session, handshake } => {
-                session.handshake_data().map(|_| Box::new(handshake.clone()) as Box<dyn Any>)
+                session.handshake_data()?;
+                let retirements = Arc::clone(&self.retirements);
+                Some(Box::new(QuicHandshake { handshake: handshake.clone(), retirements }))
             }
             State::Collecting(_) | State::Failed => None,
         }
@@ -202,15 +213,22 @@ impl Session for Waiting {
     }
 
     fn write_handshake(&mut self, bytes: &mut Vec<u8>) -> Option<Keys> {
-        match &mut self.state {
-            State::Chosen { session, .. } => session.write_handshake(bytes),
-            State::Collecting(_) | State::Failed => None,
+        let mut keys = match &mut self.state {
+            State::Chosen { session, .. } => session.write_handshake(bytes)?,
+            State::Collecting(_) | State::Failed => return None,
+        };
+        if self.keys_given > 0 {
+            keys.packet = counting(keys.packet, &self.retirements);
         }
+        self.keys_given = self.keys_given.saturating_add(1);
+        Some(keys)
     }
 
     fn next_1rtt_keys(&mut self) -> Option<KeyPair<Box<dyn PacketKey>>> {
         match &mut self.state {
-            State::Chosen { session, .. } => session.next_1rtt_keys(),
+            State::Chosen { session, .. } => {
+                Some(counting(session.next_1rtt_keys()?, &self.retirements))
+            }
             State::Collecting(_) | State::Failed => None,
         }
     }

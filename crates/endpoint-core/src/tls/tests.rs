@@ -32,6 +32,7 @@ use crate::{
     certs::{CertTable, Names, Served},
     facts::{KeyKind, Reach},
     identity::{Fingerprint, Identity},
+    transport::RetirementRate,
 };
 
 pub(super) const SERVER: [u8; 32] = [1; 32];
@@ -170,7 +171,7 @@ struct Link {
 
 impl Link {
     fn handshake(&self) -> Handshake {
-        *self.server.handshake_data().unwrap().downcast::<Handshake>().unwrap()
+        self.server.handshake_data().unwrap().downcast::<QuicHandshake>().unwrap().handshake
     }
 
     fn peer(&self) -> PeerKey {
@@ -239,5 +240,13 @@ async fn shake(
 
 async fn with(server: &Arc<TlsServer>, client: &Client) -> Result<(Link, Arc<Verdict>), Broken> {
     let (config, verdict) = client.config();
-    Ok((shake(server.quic(Reach::Everywhere), config, client.name()).await?, verdict))
+    Ok((
+        shake(
+            server.quic(Reach::Everywhere, RetirementRate::per_minute(16)),
+            config,
+            client.name(),
+        )
+        .await?,
+        verdict,
+    ))
 }

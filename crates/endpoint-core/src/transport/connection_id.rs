@@ -111,8 +111,7 @@ impl Ids {
     /// The system gives no random bytes.
     pub(super) fn new(keys: Arc<IdKeys>, issuer: Issuer) -> io::Result<Self> {
         let mut start = [0; 8];
-        rand::fill(&mut start)
-            .map_err(|_| io::Error::other("the system gives no random bytes"))?;
+        rand::fill(&mut start).map_err(|_| io::Error::other("the system gives no random bytes"))?;
         Ok(Self { keys, issuer, start: u64::from_be_bytes(start), given: AtomicU64::new(0) })
     }
 }

@@ -15,11 +15,12 @@ use std::{
     os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt},
     path::Path,
     sync::Arc,
+    time::Duration,
 };
 
 use aws_lc_rs::{hkdf, rand};
 use quinn_proto::{
-    EndpointConfig,
+    DEFAULT_SUPPORTED_VERSIONS, EndpointConfig,
     crypto::{HandshakeTokenKey, HmacKey},
 };
 use zeroize::Zeroizing;
@@ -40,6 +41,13 @@ pub(crate) struct ListenKeys {
 }
 
 const SECRET_BYTES: usize = 32;
+
+/// quinn keeps one clock for all resets of a socket, whoever they go to. After a restart ten thousand
+/// connections learn of it within ten seconds; a packet with an id of ours, which a stranger first has to be
+/// given, makes us send less than it has.
+const RESET_INTERVAL: Duration = Duration::from_millis(1);
+/// UDP payload that we take: an Ethernet frame less the IPv4 and UDP headers.
+const MOST_UDP_BYTES: u16 = 1472;
 
 impl ListenKeys {
     /// Keys that no other process or listener has.
@@ -81,6 +89,13 @@ impl ListenKeys {
     /// How a socket with these keys names its connections and says that it does not know one.
     pub(crate) fn endpoint_config(&self) -> io::Result<EndpointConfig> {
         let mut config = EndpointConfig::new(Arc::clone(&self.reset));
+        config
+            .min_reset_interval(RESET_INTERVAL)
+            .supported_versions(DEFAULT_SUPPORTED_VERSIONS.to_vec())
+            .grease_quic_bit(true)
+            .rng_seed(None)
+            .max_udp_payload_size(MOST_UDP_BYTES)
+            .map_err(|error| io::Error::other(error.to_string()))?;
         // Whoever makes a generator of it, the numbers go on.
         let ids = Arc::new(Ids::new(Arc::clone(&self.ids), Issuer::default())?);
         config.cid_generator(move || Box::new(Generator(Arc::clone(&ids))));
@@ -195,7 +210,8 @@ mod tests {
     #[test]
     fn knows_its_own_connection_ids_after_a_restart_and_no_other_listeners() {
         let folder = tempfile::tempdir().unwrap();
-        let [a, b]: [SocketAddr; 2] = ["127.0.0.1:4433", "127.0.0.1:4434"].map(|at| at.parse().unwrap());
+        let [a, b]: [SocketAddr; 2] =
+            ["127.0.0.1:4433", "127.0.0.1:4434"].map(|at| at.parse().unwrap());
         let generator = |address| {
             let keys = ListenKeys::kept(folder.path(), address).unwrap();
             Generator(Arc::new(Ids::new(keys.ids, Issuer::default()).unwrap()))

@@ -7,6 +7,7 @@ use std::{sync::Arc, time::Duration};
 use bytes::Bytes;
 
 use super::{
+    retirements::Retirements,
     stream::{RecvStream, SendStream},
     tcp_link::TcpLink,
     whereabouts::Whereabouts,
@@ -30,9 +31,17 @@ pub(crate) struct QuicLink {
     pub(crate) connection: quinn::Connection,
     /// HTTP/3 has codes of its own (RFC 9114 §8.1).
     http3: bool,
-    /// Of accepted connections: those that were dialled stay where they are (quinn takes no packet of a
-    /// server from another address).
-    whereabouts: Option<Arc<Whereabouts>>,
+    /// What follows an accepted connection; one that was dialled stays where it is (quinn takes no packet of
+    /// a server from another address).
+    accepted: Option<OfAccepted>,
+}
+
+/// What follows an accepted QUIC connection.
+#[derive(Clone, Debug)]
+struct OfAccepted {
+    whereabouts: Arc<Whereabouts>,
+    /// What its peer retires.
+    retirements: Arc<Retirements>,
 }
 
 impl Link {
@@ -41,13 +50,25 @@ impl Link {
         connection: quinn::Connection,
         http3: bool,
         whereabouts: Arc<Whereabouts>,
+        retirements: Arc<Retirements>,
     ) -> Self {
-        Self::Quic(QuicLink { connection, http3, whereabouts: Some(whereabouts) })
+        let accepted = Some(OfAccepted { whereabouts, retirements });
+        Self::Quic(QuicLink { connection, http3, accepted })
     }
 
     /// The same for a connection that was dialled.
     pub(crate) fn dialled(connection: quinn::Connection, http3: bool) -> Self {
-        Self::Quic(QuicLink { connection, http3, whereabouts: None })
+        Self::Quic(QuicLink { connection, http3, accepted: None })
+    }
+
+    /// Waits until the peer has tried to retire more connection ids than it may.
+    pub(crate) async fn retired_too_many(&self) {
+        match self {
+            Self::Quic(QuicLink { accepted: Some(accepted), .. }) => {
+                accepted.retirements.exceeded().await;
+            }
+            _ => std::future::pending().await,
+        }
     }
 
     pub(crate) fn carrier(&self) -> Carrier {
@@ -60,8 +81,8 @@ impl Link {
     /// Where the other side is. The one place that says so of a live connection.
     pub(crate) fn address(&self) -> Address {
         match self {
-            Self::Quic(QuicLink { connection, whereabouts: Some(whereabouts), .. }) => {
-                whereabouts.look(connection)
+            Self::Quic(QuicLink { connection, accepted: Some(accepted), .. }) => {
+                accepted.whereabouts.look(connection)
             }
             Self::Quic(QuicLink { connection, .. }) => Address::at(connection.remote_address()),
             Self::Tcp(link) => Address::at(link.remote()),
@@ -71,7 +92,9 @@ impl Link {
     /// Waits until the other side shows a new address, or is known to have answered from one.
     pub(crate) async fn moved(&self) {
         match self {
-            Self::Quic(QuicLink { whereabouts: Some(whereabouts), .. }) => whereabouts.news().await,
+            Self::Quic(QuicLink { accepted: Some(accepted), .. }) => {
+                accepted.whereabouts.news().await
+            }
             _ => std::future::pending().await,
         }
     }

@@ -7,6 +7,7 @@ mod connection_id;
 mod credit;
 #[cfg(any(feature = "acme", feature = "http3"))]
 pub(crate) mod fetch;
+mod frames;
 mod keys;
 mod link;
 #[cfg(feature = "qlog")]
@@ -16,6 +17,7 @@ mod qlog;
 mod qlog;
 mod quic;
 mod quic_crypto;
+mod retirements;
 mod stream;
 #[cfg(feature = "tcp")]
 pub(crate) mod tcp;
@@ -34,6 +36,7 @@ pub(crate) use self::{
     link::{Link, QuicLink, from_quinn, without_peers_text},
     qlog::Qlog,
     quic::{Accepting, bind_udp, client_endpoint, client_transport, server_endpoint},
+    retirements::{RetirementRate, Retirements, counting},
     varint::varint,
     whereabouts::Whereabouts,
 };

@@ -2,9 +2,12 @@
 //!
 //! Every limit of quinn is set here; none is left at its default by accident.
 
-use std::{io, net::SocketAddr, sync::Arc};
+use std::{io, net::SocketAddr, sync::Arc, time::Duration};
 
-use quinn::{ConnectionId, IdleTimeout, ServerConfig, TransportConfig, VarInt};
+use quinn::{
+    BloomTokenLog, ConnectionId, IdleTimeout, MtuDiscoveryConfig, ServerConfig, TransportConfig,
+    ValidationTokenConfig, VarInt, congestion::CubicConfig,
+};
 use socket2::{Domain, Protocol, Socket, Type};
 
 use super::{Qlog, credit::INITIAL_STREAMS, keys::ListenKeys, whereabouts::Whereabouts};
@@ -23,6 +26,18 @@ const DATAGRAM_BUFFER_BYTES: usize = 64 * 1024;
 const MAX_INCOMING: usize = 1024;
 /// Bytes that all waiting arrivals may hold.
 const INCOMING_BUFFER_BYTES: u64 = 8 * 1024 * 1024;
+/// Bytes of one that waits, beside its first packet: the rest of its hello, and some that come too early.
+const ONE_INCOMING_BUFFER_BYTES: u64 = 64 * 1024;
+/// A Retry token comes back at once.
+const RETRY_TOKEN_LIFETIME: Duration = Duration::from_secs(15);
+/// An address that was a client's yesterday may be somebody else's.
+const ADDRESS_TOKEN_LIFETIME: Duration = Duration::from_secs(24 * 60 * 60);
+/// One for the next connection, and one for the connection beside it.
+const ADDRESS_TOKENS_SENT: u32 = 2;
+/// What remembers the address tokens that were used, so that each is taken once. Within a token's life so many
+/// fit; with more, some good ones are not believed.
+const USED_TOKENS_BYTES: usize = 1024 * 1024;
+const USED_TOKENS: u64 = 250_000;
 /// Bytes that a connection may make us hold before its key is known to be authorised: ten thousand
 /// strangers that fill their windows must not take all memory.
 const STRANGERS_WINDOW_BYTES: u32 = 256 * 1024;
@@ -30,6 +45,19 @@ const STRANGERS_WINDOW_BYTES: u32 = 256 * 1024;
 const STRANGERS_SEND_WINDOW_BYTES: u32 = 2 * 1024 * 1024;
 /// UDP payload that passes every path of Ethernet size: 1500 less the IPv6 and UDP headers.
 const ETHERNET_MTU: u16 = 1452;
+/// UDP payload that every path of QUIC carries (RFC 9000 §14).
+const LEAST_MTU: u16 = 1200;
+/// How often a larger one is looked for, and how long not after one that was lost on the way.
+const MTU_INTERVAL: Duration = Duration::from_secs(600);
+const MTU_COOLDOWN: Duration = Duration::from_secs(60);
+/// A search ends where the next step would gain less.
+const MTU_STEP: u16 = 20;
+/// RFC 9002 §6.1 and §6.2: when a packet is taken for lost, and the round trip before one was measured.
+const PACKET_THRESHOLD: u32 = 3;
+const TIME_THRESHOLD: f32 = 9.0 / 8.0;
+const INITIAL_RTT: Duration = Duration::from_millis(333);
+/// RFC 9002 §7.6.1: lost probes after which a path is taken for new.
+const PERSISTENT_CONGESTION: u32 = 3;
 
 /// Binds a UDP socket with the buffers asked for. `[::]` takes IPv4 too.
 pub(crate) fn bind_udp(
@@ -121,11 +149,44 @@ fn transport(limits: &Limits, loopback: bool) -> TransportConfig {
         ))
         .crypto_buffer_size(CRYPTO_BUFFER_BYTES)
         .datagram_receive_buffer_size(Some(DATAGRAM_BUFFER_BYTES))
-        .datagram_send_buffer_size(DATAGRAM_BUFFER_BYTES);
+        .datagram_send_buffer_size(DATAGRAM_BUFFER_BYTES)
+        .keep_alive_interval(None)
+        .send_fairness(true)
+        .packet_threshold(PACKET_THRESHOLD)
+        .time_threshold(TIME_THRESHOLD)
+        .initial_rtt(INITIAL_RTT)
+        .persistent_congestion_threshold(PERSISTENT_CONGESTION)
+        .congestion_controller_factory(Arc::new(CubicConfig::default()))
+        // An extension that is still a draft; a peer that does not speak it has to cope anyway.
+        .ack_frequency_config(None)
+        .allow_spin(true)
+        .min_mtu(LEAST_MTU)
+        .initial_mtu(LEAST_MTU)
+        .mtu_discovery_config(Some(mtu_discovery()))
+        .pad_to_mtu(false)
+        .enable_segmentation_offload(true);
     if loopback {
         // The path is known, so probing it would be waste: a fifth of a handshake's cost.
         config.initial_mtu(ETHERNET_MTU).mtu_discovery_config(None);
     }
+    config
+}
+
+fn mtu_discovery() -> MtuDiscoveryConfig {
+    let mut config = MtuDiscoveryConfig::default();
+    config
+        .interval(MTU_INTERVAL)
+        .upper_bound(ETHERNET_MTU)
+        .black_hole_cooldown(MTU_COOLDOWN)
+        .minimum_change(MTU_STEP);
+    config
+}
+
+/// How addresses are remembered: each token for a day, and once.
+fn address_tokens() -> ValidationTokenConfig {
+    let used = BloomTokenLog::new_expected_items(USED_TOKENS_BYTES, USED_TOKENS);
+    let mut config = ValidationTokenConfig::default();
+    config.lifetime(ADDRESS_TOKEN_LIFETIME).sent(ADDRESS_TOKENS_SENT).log(Arc::new(used));
     config
 }
 
@@ -152,7 +213,10 @@ pub(crate) fn server_endpoint(
         .transport_config(Arc::new(strangers_transport(limits, false)))
         .token_key(Arc::clone(&keys.token))
         .max_incoming(MAX_INCOMING)
+        .incoming_buffer_size(ONE_INCOMING_BUFFER_BYTES)
         .incoming_buffer_size_total(INCOMING_BUFFER_BYTES)
+        .retry_token_lifetime(RETRY_TOKEN_LIFETIME)
+        .validation_token_config(address_tokens())
         .migration(true);
     let mut within = others.clone();
     within.crypto = inside;

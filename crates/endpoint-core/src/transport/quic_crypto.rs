@@ -73,11 +73,7 @@ impl AeadKey for OneTokenKey {
         key.seal_in_place_append_tag(nonce(), additional, data).map_err(|_| CryptoError)
     }
 
-    fn open<'a>(
-        &self,
-        data: &'a mut [u8],
-        additional: &[u8],
-    ) -> Result<&'a mut [u8], CryptoError> {
+    fn open<'a>(&self, data: &'a mut [u8], additional: &[u8]) -> Result<&'a mut [u8], CryptoError> {
         let key = self.0.as_ref().ok_or(CryptoError)?;
         key.open_in_place(nonce(), aead::Aad::from(additional), data).map_err(|_| CryptoError)
     }

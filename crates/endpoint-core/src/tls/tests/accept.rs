@@ -151,8 +151,13 @@ async fn goes_on_after_a_hello_retry_request() {
     let browser = Client::new(KeyKind::X509, &["h3"]).sni(Some("a.example"));
     for (client, key) in [(peer, Some(identity(CLIENT).fingerprint())), (browser, None)] {
         let (config, _) = client.config_of(unusual.clone());
-        let link =
-            shake(server.quic(Reach::Everywhere), config.clone(), client.name()).await.unwrap();
+        let link = shake(
+            server.quic(Reach::Everywhere, RetirementRate::per_minute(16)),
+            config.clone(),
+            client.name(),
+        )
+        .await
+        .unwrap();
         assert_eq!(link.handshake().alpn.to_string(), client.alpns[0]);
         assert_eq!(link.handshake().server_name.as_deref(), client.sni);
         assert_eq!(link.peer().fingerprint(), key);

@@ -10,7 +10,12 @@ use crate::tls::{
 };
 
 async fn dialled(server: &Arc<TlsServer>, dial: &Dial) -> Result<Link, Broken> {
-    shake(server.quic(Reach::Everywhere), dial.config.clone(), &dial.server_name).await
+    shake(
+        server.quic(Reach::Everywhere, RetirementRate::per_minute(16)),
+        dial.config.clone(),
+        &dial.server_name,
+    )
+    .await
 }
 
 #[tokio::test]

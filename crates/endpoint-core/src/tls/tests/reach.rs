@@ -91,7 +91,9 @@ fn a_ticket_from_within_is_of_no_use_beyond() {
 async fn quinn_s_configurations_tell_them_apart() {
     let server = server(true);
     let client = Client::new(KeyKind::X509, &["h3"]).sni(Some("shared.example"));
-    let shake = |reach| shake(server.quic(reach), client.config().0, client.name());
+    let shake = |reach| {
+        shake(server.quic(reach, RetirementRate::per_minute(16)), client.config().0, client.name())
+    };
     assert!(shake(Reach::Loopback).await.is_ok());
     assert_eq!(shake(Reach::Everywhere).await.err().unwrap().alert(), 112);
 }

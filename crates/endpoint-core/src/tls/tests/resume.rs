@@ -193,7 +193,7 @@ async fn no_ticket_carries_early_data() {
     let client = Client::new(KeyKind::X509, &["h3"]);
     let mut config = keeping(&client);
     config.enable_early_data = true;
-    let endpoint = quic_server(server.quic(Reach::Everywhere));
+    let endpoint = quic_server(server.quic(Reach::Everywhere, RetirementRate::per_minute(16)));
     let address = endpoint.local_addr().unwrap();
     let accept = tokio::spawn(async move {
         for _ in 0..2 {

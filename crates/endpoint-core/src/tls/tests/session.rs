@@ -45,7 +45,7 @@ fn hello(client: &Client) -> Vec<u8> {
 
 fn waiting() -> Box<dyn Session> {
     static SERVER: LazyLock<Arc<TlsServer>> = LazyLock::new(server);
-    SERVER.quic(Reach::Everywhere).start_session(1, &parameters())
+    SERVER.quic(Reach::Everywhere, RetirementRate::per_minute(16)).start_session(1, &parameters())
 }
 
 /// Feeds pieces; gives what became of them, and how many were read.
@@ -67,7 +67,8 @@ fn feed<'p>(
         }
         announced |= session.read_handshake(piece)?;
     }
-    let data = session.handshake_data().map(|data| *data.downcast::<Handshake>().unwrap());
+    let data =
+        session.handshake_data().map(|data| data.downcast::<QuicHandshake>().unwrap().handshake);
     assert_eq!(announced, data.is_some());
     if announced {
         assert!(session.transport_parameters().unwrap().is_some());

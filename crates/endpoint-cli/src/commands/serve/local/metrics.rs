@@ -122,7 +122,7 @@ fn of(info: &CertificateInfo) -> Vec<(String, String)> {
 }
 
 /// What the counters count.
-const HELP: [(&str, &str); 13] = [
+const HELP: [(&str, &str); 14] = [
     ("arrivals", "first packets and TCP connections that arrived"),
     ("retries", "arrivals answered with a Retry packet, to see whether the address is real"),
     ("refused", "arrivals refused before any TLS work, for a limit or during shutdown"),
@@ -132,6 +132,7 @@ const HELP: [(&str, &str); 13] = [
     ("denied", "connections whose key or address may not speak the protocol"),
     ("ended_by_policy", "live connections ended because they were no longer allowed"),
     ("kicked", "live connections ended by the operator"),
+    ("retirement_floods", "connections whose peer retired connection ids faster than it may"),
     ("handler_errors", "handlers that ended with an error"),
     ("handler_panics", "handlers that panicked"),
     ("reloads", "times that the trust file was read anew"),
