@@ -1,5 +1,6 @@
 //! What the tests share: endpoints on free ports of loopback, hostile clients, the program as a process.
 
+pub mod chance;
 pub mod exchange;
 pub mod faults;
 pub mod faulty_ca;

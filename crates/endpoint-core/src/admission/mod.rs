@@ -104,6 +104,13 @@ impl Gate {
         slot.counted.then_some(slot)
     }
 
+    /// Handshakes and connections that have a slot now.
+    pub(crate) fn held(&self) -> (usize, usize) {
+        let Counts { validated, unvalidated, connections, strangers: _ } = &*self.counts;
+        let handshakes = validated.load(Ordering::Acquire) + unvalidated.load(Ordering::Acquire);
+        (handshakes, connections.load(Ordering::Acquire))
+    }
+
     pub(crate) fn connections(&self) -> usize {
         self.counts.connections.load(Ordering::Relaxed)
     }

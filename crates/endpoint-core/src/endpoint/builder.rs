@@ -35,7 +35,7 @@ use crate::{
     identity::Identity,
     store::StoreError,
     tls::{TcpMinimum, TlsServer},
-    transport::{self, ListenKeys, Qlog, RetirementRate},
+    transport::{self, ListenKeys, Network, Qlog, RetirementRate},
     trust::{AuthorizedPeers, Live},
 };
 
@@ -58,6 +58,7 @@ pub struct Builder {
     drain_deadline: Duration,
     qlog: Option<PathBuf>,
     store: Option<StoreConfig>,
+    network: Option<Arc<dyn Network>>,
     /// Groups whose source stands already.
     members: Vec<Member>,
 }
@@ -80,6 +81,7 @@ impl Builder {
             drain_deadline: Duration::from_secs(10),
             qlog: None,
             store: None,
+            network: None,
             members: Vec::new(),
         }
     }
@@ -223,6 +225,13 @@ impl Builder {
         self
     }
 
+    /// Listens and dials on a network of a test's own, where there is no TCP. No part of the interface.
+    #[doc(hidden)]
+    pub fn network(mut self, network: Arc<dyn Network>) -> Self {
+        self.network = Some(network);
+        self
+    }
+
     /// Checks everything, then listens.
     ///
     /// # Errors
@@ -257,7 +266,7 @@ impl Builder {
             None => None,
         };
         for listen in self.listen {
-            ports.push(Port::open(listen, &self.limits)?);
+            ports.push(Port::open(listen, &self.limits, self.network.as_deref())?);
         }
         let (live, pacing) =
             Live::new(self.peers.policy(), self.clock, self.limits.connections_per_peer);
@@ -275,6 +284,7 @@ impl Builder {
             let keys = keys.map_err(BindError::Secrets)?;
             let (socket, config) = transport::server_endpoint(
                 port.udp,
+                self.network.as_ref().map(|network| network.seed()),
                 &keys,
                 [Reach::Everywhere, Reach::Loopback].map(|reach| tls.quic(reach, retired_ids)),
                 &self.limits,
@@ -317,7 +327,7 @@ impl Builder {
         for listener in listeners {
             tokio::spawn(tcp::accept(Arc::clone(&shared), listener));
         }
-        let dialler = Dialler::new(self.identity, self.limits, self.known, qlog);
+        let dialler = Dialler::new(self.identity, self.limits, self.known, qlog, self.network);
         Ok(Endpoint(Arc::new(Inner { shared, dialler })))
     }
 }

@@ -30,7 +30,7 @@ use crate::{
     identity::{Fingerprint, Identity},
     target::{Host, HostPort, Target},
     tls::{self, Dial, Expect, Verdict},
-    transport::{self, Link, Qlog, from_quinn},
+    transport::{self, Link, Network, Qlog, from_quinn},
     trust::known::KnownPeers,
 };
 
@@ -68,6 +68,7 @@ pub(super) struct Dialler {
     v4: OnceLock<quinn::Endpoint>,
     v6: OnceLock<quinn::Endpoint>,
     qlog: Option<Arc<Qlog>>,
+    network: Option<Arc<dyn Network>>,
 }
 
 /// Pause before the next address of a host is tried beside those under way (RFC 8305 §5).
@@ -118,9 +119,10 @@ impl Dialler {
         limits: Limits,
         known: Option<PathBuf>,
         qlog: Option<Arc<Qlog>>,
+        network: Option<Arc<dyn Network>>,
     ) -> Self {
         let (v4, v6, failures) = (OnceLock::new(), OnceLock::new(), Failures::default());
-        Self { identity, limits, known, failures, v4, v6, qlog }
+        Self { identity, limits, known, failures, v4, v6, qlog, network }
     }
 
     /// Ends dialled connections: their peers are told.
@@ -128,6 +130,12 @@ impl Dialler {
         for socket in [self.v4.get(), self.v6.get()].into_iter().flatten() {
             socket.close(CloseCode::Done.number().into(), b"");
         }
+    }
+
+    /// Dialled connections that quinn still knows.
+    pub(super) fn open_connections(&self) -> usize {
+        let sockets = [self.v4.get(), self.v6.get()];
+        sockets.into_iter().flatten().map(quinn::Endpoint::open_connections).sum()
     }
 
     /// Waits until the closes of dialled connections have gone out.
@@ -332,7 +340,8 @@ impl Dialler {
         if let Some(socket) = slot.get() {
             return Ok(socket);
         }
-        let socket = transport::client_endpoint(address.is_ipv6(), &self.limits)
+        let network = self.network.as_deref();
+        let socket = transport::client_endpoint(address.is_ipv6(), &self.limits, network)
             .map_err(|source| ConnectError::Unreachable { host: address.to_string(), source })?;
         Ok(slot.get_or_init(|| socket))
     }

@@ -11,6 +11,7 @@ mod builder;
 mod certificates;
 mod dial;
 mod failures;
+mod held;
 #[cfg(feature = "http3")]
 mod http;
 mod port;
@@ -41,6 +42,9 @@ use tokio_util::{sync::CancellationToken, task::TaskTracker};
 // For the fuzz targets, which stand outside of this crate: no part of the interface.
 #[doc(hidden)]
 pub use self::acme::AcmeProbe;
+// For the simulation: no part of the interface either.
+#[doc(hidden)]
+pub use self::held::Held;
 pub use self::{
     builder::{BindError, Builder},
     certificates::{CertificateInfo, RenewError},
@@ -50,6 +54,8 @@ pub use self::{
     refusal::ConnectError,
     shutdown::DrainReport,
 };
+#[doc(hidden)]
+pub use crate::transport::Network;
 use crate::{
     admission::Gate,
     alpn::Alpn,

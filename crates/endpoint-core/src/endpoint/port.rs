@@ -1,9 +1,12 @@
 //! The sockets of one port number: bound here, or given by whoever started the program.
 
-use std::{io, net::SocketAddr};
+use std::{io, net::SocketAddr, sync::Arc};
 
 use super::{BindError, tcp};
-use crate::{config::Limits, transport};
+use crate::{
+    config::Limits,
+    transport::{self, Network},
+};
 
 /// Where to listen.
 #[derive(Debug)]
@@ -30,7 +33,7 @@ impl Listen {
 pub(super) struct Port {
     pub(super) asked: SocketAddr,
     pub(super) address: SocketAddr,
-    pub(super) udp: std::net::UdpSocket,
+    pub(super) udp: Arc<dyn quinn::AsyncUdpSocket>,
     pub(super) tcp: Option<tcp::Listener>,
 }
 
@@ -38,11 +41,24 @@ pub(super) struct Port {
 const FREE_PORT_TRIES: usize = 16;
 
 impl Port {
-    pub(super) fn open(listen: Listen, limits: &Limits) -> Result<Self, BindError> {
-        match listen {
-            Listen::At(address) => Self::bind(address, limits),
-            Listen::On { udp, tcp } => Self::given(udp, tcp),
+    pub(super) fn open(
+        listen: Listen,
+        limits: &Limits,
+        network: Option<&dyn Network>,
+    ) -> Result<Self, BindError> {
+        match (listen, network) {
+            (Listen::At(address), Some(network)) => Self::made_up(address, network),
+            (Listen::At(address), None) => Self::bind(address, limits),
+            (Listen::On { udp, tcp }, _) => Self::given(udp, tcp),
         }
+    }
+
+    /// A port of a test's own network, which has no TCP.
+    fn made_up(asked: SocketAddr, network: &dyn Network) -> Result<Self, BindError> {
+        let fault = |source| BindError::socket(asked, "UDP", source);
+        let udp = network.bind(asked).map_err(fault)?;
+        let address = udp.local_addr().map_err(fault)?;
+        Ok(Self { asked, address, udp, tcp: None })
     }
 
     fn bind(asked: SocketAddr, limits: &Limits) -> Result<Self, BindError> {
@@ -54,7 +70,11 @@ impl Port {
             let address =
                 udp.local_addr().map_err(|source| BindError::socket(asked, "UDP", source))?;
             match tcp::bind(address) {
-                Ok(tcp) => return Ok(Self { asked, address, udp, tcp }),
+                Ok(tcp) => {
+                    let udp = transport::of_system(udp)
+                        .map_err(|source| BindError::socket(address, "UDP", source))?;
+                    return Ok(Self { asked, address, udp, tcp });
+                }
                 // The number was free for UDP only; take another.
                 Err(error) if error.kind() == io::ErrorKind::AddrInUse && tries > 0 => {}
                 Err(source) => return Err(BindError::socket(address, "TCP", source)),
@@ -83,6 +103,7 @@ impl Port {
                 tcp::given(listener).map_err(fault("TCP"))?
             }
         };
+        let udp = transport::of_system(udp).map_err(fault("UDP"))?;
         Ok(Self { asked: address, address, udp, tcp })
     }
 }

@@ -10,6 +10,7 @@ pub(crate) mod fetch;
 mod frames;
 mod keys;
 mod link;
+mod network;
 #[cfg(feature = "qlog")]
 mod qlog;
 #[cfg(not(feature = "qlog"))]
@@ -29,14 +30,18 @@ mod tcp_link;
 mod varint;
 mod whereabouts;
 
-pub use self::stream::{RecvStream, SendStream};
 pub(crate) use self::{
     credit::StreamCredit,
     keys::ListenKeys,
     link::{Link, QuicLink, from_quinn, without_peers_text},
+    network::of_system,
     qlog::Qlog,
     quic::{Accepting, bind_udp, client_endpoint, client_transport, server_endpoint},
     retirements::{RetirementRate, Retirements, counting},
     varint::varint,
     whereabouts::Whereabouts,
+};
+pub use self::{
+    network::Network,
+    stream::{RecvStream, SendStream},
 };

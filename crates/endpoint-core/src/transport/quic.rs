@@ -10,7 +10,13 @@ use quinn::{
 };
 use socket2::{Domain, Protocol, Socket, Type};
 
-use super::{Qlog, credit::INITIAL_STREAMS, keys::ListenKeys, whereabouts::Whereabouts};
+use super::{
+    Qlog,
+    credit::INITIAL_STREAMS,
+    keys::ListenKeys,
+    network::{Network, of_system},
+    whereabouts::Whereabouts,
+};
 use crate::{
     config::Limits,
     facts::{Reach, is_loopback},
@@ -202,7 +208,8 @@ fn strangers_transport(limits: &Limits, loopback: bool) -> TransportConfig {
 
 /// A quinn endpoint that listens on `socket`, with what is seen from everywhere and from within.
 pub(crate) fn server_endpoint(
-    socket: std::net::UdpSocket,
+    socket: Arc<dyn quinn::AsyncUdpSocket>,
+    seed: Option<[u8; 32]>,
     keys: &ListenKeys,
     [crypto, inside]: [Arc<dyn quinn_proto::crypto::ServerConfig>; 2],
     limits: &Limits,
@@ -220,8 +227,10 @@ pub(crate) fn server_endpoint(
         .migration(true);
     let mut within = others.clone();
     within.crypto = inside;
-    let endpoint = quinn::Endpoint::new(
-        keys.endpoint_config()?,
+    let mut config = keys.endpoint_config()?;
+    config.rng_seed(seed);
+    let endpoint = quinn::Endpoint::new_with_abstract_socket(
+        config,
         Some(others.clone()),
         socket,
         Arc::new(quinn::TokioRuntime),
@@ -229,14 +238,22 @@ pub(crate) fn server_endpoint(
     Ok((endpoint, Accepting { inside: within, others, limits: limits.clone(), qlog }))
 }
 
-/// A quinn endpoint that only dials, with keys of its own.
-pub(crate) fn client_endpoint(ipv6: bool, limits: &Limits) -> io::Result<quinn::Endpoint> {
+/// A quinn endpoint that only dials, with keys of its own, over `network` or the system's.
+pub(crate) fn client_endpoint(
+    ipv6: bool,
+    limits: &Limits,
+    network: Option<&dyn Network>,
+) -> io::Result<quinn::Endpoint> {
     let any: SocketAddr = if ipv6 {
         (std::net::Ipv6Addr::UNSPECIFIED, 0).into()
     } else {
         (std::net::Ipv4Addr::UNSPECIFIED, 0).into()
     };
-    let socket = udp_socket(any, true, limits.udp_buffer_bytes)?;
-    let keys = ListenKeys::random()?;
-    quinn::Endpoint::new(keys.endpoint_config()?, None, socket, Arc::new(quinn::TokioRuntime))
+    let socket = match network {
+        Some(network) => network.bind(any)?,
+        None => of_system(udp_socket(any, true, limits.udp_buffer_bytes)?)?,
+    };
+    let mut config = ListenKeys::random()?.endpoint_config()?;
+    config.rng_seed(network.map(Network::seed));
+    quinn::Endpoint::new_with_abstract_socket(config, None, socket, Arc::new(quinn::TokioRuntime))
 }

@@ -215,6 +215,12 @@ impl Live {
         entries
     }
 
+    /// Entries of the table, and keys with connections that count.
+    pub(crate) fn held(&self) -> (usize, usize) {
+        let table = self.table();
+        (table.entries.len(), table.per_peer.len())
+    }
+
     fn table(&self) -> std::sync::MutexGuard<'_, Table> {
         self.table.lock().unwrap_or_else(PoisonError::into_inner)
     }
