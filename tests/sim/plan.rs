@@ -75,11 +75,11 @@ impl Plan {
             }
         }
         let mut events = Vec::new();
-        for _ in 0..chance.between(3, 6) {
+        for _ in 0..chance.between(4, 8) {
             let at = chance.between(0, SPAN_MS);
             events.push((at, call(&mut chance, peers)));
         }
-        for _ in 0..chance.between(1, 5) {
+        for _ in 0..chance.between(2, 7) {
             let at = chance.between(0, SPAN_MS);
             events.push((at, fault(&mut chance, peers)));
         }

@@ -184,6 +184,7 @@ impl Peer {
             .limits(limits)
             .state_dir(folder)
             .handle(protocol(*weakness), access, receiver)
+            .discover()
             .bind()
             .await
             .inspect_err(|error| model.broken(format!("a peer does not start: {error}")))
