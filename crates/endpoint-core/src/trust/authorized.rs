@@ -16,17 +16,21 @@
 //! Times without an offset are UTC. A bare date is the first moment of that day, as OpenSSH has it:
 //! `expires="20261201"` is over when 1 December begins.
 //!
-//! An option that restricts is a fault after the key: as a comment it would silently admit more than was
-//! meant.
+//! A comment is plain words: what could have been meant as an option or as another key is a fault, because
+//! as a comment it would silently admit more than was meant. No line goes on in the next one; one that
+//! seems to makes a fault of the next as well. Each fault says, where that can be made out, how the line
+//! was probably meant.
 //!
 //! Pure: text in, grants and faults out. Not here: reading the file (`trust::file`), judging a
 //! connection.
 //!
-//! Always true: no text admits everybody; a faulty line admits nobody and harms no other line; a
-//! key has at most one grant, that of its first good line.
+//! Always true: no text admits everybody; a faulty line admits nobody and harms no other line but one that
+//! may be its rest; a key has at most one grant, that of its first good line.
 
+mod comment;
 mod edit;
 pub(in crate::trust) mod line;
+mod mend;
 mod options;
 
 use std::{collections::HashMap, fmt, net::IpAddr, sync::Arc};
@@ -35,7 +39,7 @@ use ipnet::IpNet;
 use jiff::Timestamp;
 
 pub use self::edit::{EditError, add_line, remove_key};
-use self::line::Fault;
+use self::line::{Fault, Unfinished};
 use crate::{
     alpn::Alpn,
     config::Scope,
@@ -222,22 +226,59 @@ impl fmt::Display for LineFault {
 impl std::error::Error for LineFault {}
 
 /// Reads a whole `authorized_peers`. Never fails: what cannot be read is a fault of its line.
+///
+/// Time and memory grow with the text; of more than 1,000 faults the last one tells how many more there are.
 #[must_use]
 pub fn parse(text: &[u8]) -> Parsed {
     let mut parsed = Parsed::default();
+    let mut more = 0_usize;
+    let mut above: Option<(usize, Unfinished)> = None;
     for (number, line) in (1..).zip(text.split(|byte| *byte == b'\n')) {
-        match read_line(number, line) {
-            Ok(None) => {}
-            Ok(Some((grant, key_span))) => {
-                match parsed.grants.lookup(&grant.fingerprint) {
-                    None => parsed.grants.insert(grant),
-                    Some(first) => parsed.faults.push(key_span.again(first.line)),
-                };
+        let line = line.strip_suffix(b"\r").unwrap_or(line);
+        // Mending costs more than reading; who has so many faults has another trouble.
+        let read = match parsed.faults.len() < MAX_MENDED {
+            true => read_line(number, line),
+            false => judge(number, line),
+        };
+        let fault = match read {
+            Ok(None) => continue,
+            Ok(Some(read)) => match (above.take(), parsed.grants.lookup(&read.grant.fingerprint)) {
+                (Some((above, how)), _) if how == Unfinished::Marked || read.options == 0 => {
+                    read.key_span.rest_of(above)
+                }
+                (_, Some(first)) => read.key_span.again(first.line),
+                (_, None) => {
+                    parsed.grants.insert(read.grant);
+                    continue;
+                }
+            },
+            Err(fault) => {
+                above = line::unfinished(line).map(|how| (number, how));
+                fault
             }
-            Err(fault) => parsed.faults.push(fault),
+        };
+        match parsed.faults.len() < MAX_FAULTS {
+            true => parsed.faults.push(fault),
+            false => more += 1,
         }
     }
+    if let (Some(last), 1..) = (parsed.faults.last_mut(), more) {
+        last.message = format!("{}, and {more} more lines are faulty", last.message);
+    }
     parsed
+}
+
+/// Faults that are told one by one.
+const MAX_FAULTS: usize = 1_000;
+/// Faults that come with the line as it was probably meant.
+const MAX_MENDED: usize = 64;
+
+/// A good line.
+struct Read {
+    grant: Grant,
+    key_span: KeySpan,
+    /// Options it has.
+    options: usize,
 }
 
 /// Where the key of a line stands, should another line have it already.
@@ -254,12 +295,41 @@ impl KeySpan {
         let help = Some(format!("join both into one line, or remove line {line}"));
         LineFault { line, column, length, message, help }
     }
+
+    fn rest_of(self, above: usize) -> LineFault {
+        let Self { line, column, length } = self;
+        let message = format!("line {above} has no end, so this key may belong to it");
+        let help = Some(format!("write both as one line, or mend line {above}"));
+        LineFault { line, column, length, message, help }
+    }
 }
 
-fn read_line(number: usize, line: &[u8]) -> Result<Option<(Grant, KeySpan)>, LineFault> {
+/// Reads a line; a fault comes with the line as it was probably meant.
+fn read_line(number: usize, line: &[u8]) -> Result<Option<Read>, LineFault> {
+    judge(number, line).map_err(|mut fault| {
+        if line.len() <= line::LONGEST_LINE_BYTES
+            && let Some(mended) = str::from_utf8(line).ok().and_then(mend::mended)
+        {
+            let before = fault.help.take().map(|help| format!("{help}; ")).unwrap_or_default();
+            fault.help = Some(format!("{before}write {mended}"));
+        }
+        fault
+    })
+}
+
+/// The number of options of a line that has no fault.
+fn read_whole(line: &str) -> Option<usize> {
+    judge(1, line.as_bytes()).ok().flatten().map(|read| read.options)
+}
+
+fn judge(number: usize, line: &[u8]) -> Result<Option<Read>, LineFault> {
     let line = line.strip_suffix(b"\r").unwrap_or(line);
     if line::is_silent(line) {
-        return Ok(None);
+        let Some(at) = line::hides_a_line(line) else { return Ok(None) };
+        let shown = String::from_utf8_lossy(line.get(..at).unwrap_or_default()).into_owned();
+        let fault = Fault::new(shown.len(), 1, "a carriage return ends no line")
+            .help("save the file with line feeds, or take the carriage return out");
+        return Err(fault.at_line(number, &shown));
     }
     let text = line::text(line).map_err(|(shown, fault)| fault.at_line(number, &shown))?;
     let place = |fault: Fault| fault.at_line(number, text);
@@ -271,10 +341,11 @@ fn read_line(number: usize, line: &[u8]) -> Result<Option<(Grant, KeySpan)>, Lin
     }
     let key = KeyText::parse(parts.key)
         .map_err(|why| place(Fault::new(parts.key_at, parts.key.len(), why.to_string())))?;
-    if let Some((at, word)) = options::misplaced(text, parts.key_at + parts.key.len()) {
-        let fault =
-            Fault::new(at, word.len(), "an option stands after the key, where it has no effect");
-        return Err(place(fault.help("options stand before the key: `[options] KEY [comment]`")));
+    if let Some(doubt) = comment::doubt(parts.comment) {
+        let fault = Fault::new(parts.comment_at + doubt.at, doubt.length, doubt.what);
+        return Err(place(fault.help(
+            "a line is `[options] KEY [comment]`; what is no plain words stands on a `#` line of its own",
+        )));
     }
     let span = Fault::new(parts.key_at, parts.key.len(), String::new()).at_line(number, text);
     let grant = Grant {
@@ -289,9 +360,11 @@ fn read_line(number: usize, line: &[u8]) -> Result<Option<(Grant, KeySpan)>, Lin
         comment: parts.comment.to_owned(),
         line: number,
     };
-    let span = KeySpan { line: number, column: span.column, length: span.length };
-    Ok(Some((grant, span)))
+    let key_span = KeySpan { line: number, column: span.column, length: span.length };
+    Ok(Some(Read { grant, key_span, options: parts.options.len() }))
 }
 
+#[cfg(test)]
+mod spelling_tests;
 #[cfg(test)]
 mod tests;

@@ -2,13 +2,14 @@
 //!
 //! Pure: text in, text out. Every other line stays byte for byte, faulty ones and comments too.
 
-use super::{LineFault, parse, read_line};
-use crate::identity::{Fingerprint, KeyText};
+use super::{LineFault, comment as words, judge, parse};
+use crate::identity::{Fingerprint, KeyText, odd};
 
 /// Adds a line for `key` at the end: the new text, and the line as written (without its end).
 ///
 /// The key is written as its fingerprint, whatever form it came in, so that log lines can be found
-/// in the file. `options` are names and plain values; quotes are added here.
+/// in the file. `options` are names and plain values; quotes are added here. A comment that could be read
+/// as an option or a key stands on a `#` line of its own above it.
 ///
 /// # Errors
 /// [`EditError`] if the key stands there already, or an option or the comment is refused.
@@ -25,22 +26,35 @@ pub fn add_line(
         .iter()
         .map(|(name, value)| format!("{name}=\"{}\"", value.replace('"', "\\\"")))
         .collect();
-    let parts = [options.join(","), key.fingerprint().to_string(), comment.trim().to_owned()];
+    let comment = comment.trim();
+    // What is invisible is refused by the reader, on either line.
+    let is_plain = comment.contains(odd::is_hidden) || words::doubt(comment).is_none();
+    let beside = if is_plain { comment } else { "" };
+    let parts = [options.join(","), key.fingerprint().to_string(), beside.to_owned()];
     let written = parts.iter().filter(|part| !part.is_empty()).cloned().collect::<Vec<_>>();
     let written = written.join(" ");
     // The same reader decides; what it does not read back as this very key is not written.
-    match read_line(1, written.as_bytes()) {
-        Ok(Some((grant, _)))
-            if grant.fingerprint() == key.fingerprint() && grant.comment() == comment.trim() => {}
+    match judge(1, written.as_bytes()) {
+        Ok(Some(read))
+            if read.grant.fingerprint() == key.fingerprint() && read.grant.comment() == beside => {}
         Ok(_) => return Err(EditError::Unclear { written }),
         Err(fault) => return Err(EditError::Refused { written, fault }),
     }
+    let before = parse(text).faults;
     let mut text = text.to_vec();
     if text.last().is_some_and(|byte| *byte != b'\n') {
         text.push(b'\n');
     }
+    if !is_plain {
+        text.extend_from_slice(format!("# {comment}\n").as_bytes());
+    }
     text.extend_from_slice(written.as_bytes());
     text.push(b'\n');
+    let after = parse(&text);
+    if after.grants.lookup(&key.fingerprint()).is_none() {
+        let above = before.last().map_or(1, |fault| fault.line);
+        return Err(EditError::Unfinished { line: above });
+    }
     Ok((text, written))
 }
 
@@ -64,9 +78,9 @@ pub fn remove_key(text: &[u8], key: &Fingerprint) -> (Vec<u8>, usize) {
 
 fn is_of_key(line: &[u8], key: &Fingerprint) -> bool {
     let line = line.strip_suffix(b"\n").unwrap_or(line);
-    match read_line(1, line) {
+    match judge(1, line) {
         Ok(None) => false,
-        Ok(Some((grant, _))) => grant.fingerprint() == *key,
+        Ok(Some(read)) => read.grant.fingerprint() == *key,
         Err(_) => mentions(&String::from_utf8_lossy(line), key),
     }
 }
@@ -110,5 +124,13 @@ pub enum EditError {
     Unclear {
         /// The line that was not written.
         written: String,
+    },
+    /// The last line of the file has no end, so that a new one would be taken for its rest.
+    #[error(
+        "line {line} has no end, so a line after it would be read as its rest; mend it first: `endpoint trust lint`"
+    )]
+    Unfinished {
+        /// The line, from 1.
+        line: usize,
     },
 }

@@ -42,6 +42,41 @@ pub(in crate::trust) fn is_silent(line: &[u8]) -> bool {
     matches!(line.iter().find(|b| !b" \t".contains(b)), None | Some(b'#'))
 }
 
+/// Whether a comment line holds a carriage return with something behind it that is no comment: an editor
+/// may have taken it for the end of the line. Gives its place.
+pub(super) fn hides_a_line(line: &[u8]) -> Option<usize> {
+    let mut at = 0;
+    for part in line.split(|byte| *byte == b'\r') {
+        if at > 0 && !is_silent(part) {
+            return Some(at - 1);
+        }
+        at += part.len() + 1;
+    }
+    None
+}
+
+/// How a faulty line can reach into the next one.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub(super) enum Unfinished {
+    /// It has options and no key, so a key that begins the next line may belong to them.
+    Bare,
+    /// It ends in the middle: with `\`, with a comma, or inside quotes.
+    Marked,
+}
+
+/// Whether the next line can have been meant as the rest of this faulty one.
+pub(super) fn unfinished(line: &[u8]) -> Option<Unfinished> {
+    let text = String::from_utf8_lossy(line);
+    let text = text.trim_matches([' ', '\t', '\r']);
+    let quotes = text.replace("\\\"", "").matches('"').count();
+    if text.ends_with(['\\', ',']) || !quotes.is_multiple_of(2) {
+        return Some(Unfinished::Marked);
+    }
+    let last = text.rsplit(is_blank).next().unwrap_or_default();
+    let keyless = last.contains('=') || last.ends_with('"') || KEY_BEGINNINGS.contains(&last);
+    (begins_options(text) && keyless).then_some(Unfinished::Bare)
+}
+
 /// The line as text; a fault comes with the text up to it, to count in.
 pub(in crate::trust) fn text(line: &[u8]) -> Result<&str, (String, Fault)> {
     if line.len() > LONGEST_LINE_BYTES {
@@ -73,6 +108,7 @@ pub(super) struct Parts<'a> {
     pub(super) key: &'a str,
     pub(super) key_at: usize,
     pub(super) comment: &'a str,
+    pub(super) comment_at: usize,
 }
 
 /// `name=value` as it stands in the line; the value without quotes and escapes.
@@ -118,8 +154,10 @@ pub(super) fn split(text: &str) -> Result<Parts<'_>, Fault> {
         let fault = Fault::new(key_at, 1, "there is no key after the options");
         return Err(fault.help("a line is `[options] KEY [comment]`"));
     }
-    let comment = cursor.rest().trim_matches(is_blank);
-    Ok(Parts { options, key, key_at, comment })
+    cursor.skip(is_blank);
+    let comment_at = cursor.at;
+    let comment = cursor.rest().trim_end_matches(is_blank);
+    Ok(Parts { options, key, key_at, comment, comment_at })
 }
 
 /// Whether the first word is a list of options and not a key.
@@ -242,6 +280,8 @@ fn unexpected(c: char) -> String {
 }
 
 /// The longest line, without its end.
-const LONGEST_LINE_BYTES: usize = 4096;
+pub(super) const LONGEST_LINE_BYTES: usize = 4096;
+/// What a key begins with, that can be cut off from it.
+const KEY_BEGINNINGS: [&str; 4] = ["ed25519:", "sha256:", "sha256//", "ssh-ed25519"];
 /// No option's name is longer; a longer word is a damaged key.
 const LONGEST_NAME: usize = 32;

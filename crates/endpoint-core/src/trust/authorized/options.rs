@@ -5,7 +5,7 @@ use std::net::IpAddr;
 use ipnet::IpNet;
 use jiff::{Timestamp, civil::DateTime, tz::TimeZone};
 
-use super::line::{self, Fault, RawOption};
+use super::line::{Fault, RawOption};
 use crate::{alpn::Alpn, config::Scope};
 
 /// The options of one line, read.
@@ -45,17 +45,60 @@ pub(super) fn read(raw: &[RawOption<'_>]) -> Result<Options, Fault> {
     Ok(options)
 }
 
-/// The first word at or after byte `from` that is an option which restricts, and its place.
-pub(super) fn misplaced(text: &str, from: usize) -> Option<(usize, &str)> {
-    let mut at = from;
-    for word in text.get(from..)?.split(line::is_blank) {
-        let name = word.split_once('=').map(|(name, _)| name.to_ascii_lowercase());
-        if name.is_some_and(|name| RESTRICT.contains(&name.as_str())) {
-            return Some((at, word));
+/// Whether `name`, in letters of either case, is an option without which a line admits more.
+pub(super) fn restricts(name: &str) -> bool {
+    RESTRICT.iter().any(|known| name.eq_ignore_ascii_case(known))
+}
+
+/// The option that is called so in other programs or in plain words.
+pub(super) fn synonym(name: &str) -> Option<&'static str> {
+    Some(match name {
+        "expire" | "expiry" | "expiry-time" | "until" | "valid-until" => "expires",
+        "protocol" | "protocols" => "alpn",
+        "ip" | "address" | "source-address" => "from",
+        name => return NAMES.into_iter().find(|known| *known == name),
+    })
+}
+
+/// The option that `name` was probably meant to be.
+pub(super) fn near(name: &str) -> Option<&'static str> {
+    let lower = name.to_ascii_lowercase();
+    synonym(&lower).or_else(|| {
+        NAMES
+            .into_iter()
+            .map(|known| (strsim::damerau_levenshtein(&lower, known), known))
+            .filter(|(distance, known)| *distance <= known.len().div_ceil(3))
+            .min()
+            .map(|(_, known)| known)
+    })
+}
+
+/// The value as it should be written, if the option can have it. Only to be shown.
+pub(super) fn mended_value(name: &str, value: &str) -> Option<String> {
+    let mended = match name {
+        "from" => {
+            let items = value.split([',', ' ']).filter(|item| !item.is_empty());
+            items.map(without_zeros).collect::<Vec<_>>().join(",")
         }
-        at += word.len() + 1;
-    }
-    None
+        "alpn" | "scope" => value.trim_matches([',', ' ']).to_owned(),
+        _ => value.trim().to_owned(),
+    };
+    let sound = !mended.contains(['"', '\\']);
+    (sound && Options::default().set(name, &mended).is_ok()).then_some(mended)
+}
+
+/// The address with decimal numbers as a person wrote them, without zeros before them.
+fn without_zeros(item: &str) -> String {
+    let (address, prefix) = item.split_once('/').map_or((item, None), |(a, p)| (a, Some(p)));
+    let number = |digits: &str| match digits.trim_start_matches('0') {
+        "" => "0".to_owned(),
+        rest => rest.to_owned(),
+    };
+    let address = match address.contains(':') {
+        true => address.to_owned(),
+        false => address.split('.').map(number).collect::<Vec<_>>().join("."),
+    };
+    prefix.map_or_else(|| address.clone(), |prefix| format!("{address}/{}", number(prefix)))
 }
 
 impl Options {
@@ -101,7 +144,8 @@ fn list<T>(value: &str, read: impl Fn(&str) -> Result<T, Wrong>) -> Result<Vec<T
 }
 
 fn alpn(item: &str) -> Result<Alpn, Wrong> {
-    if !item.bytes().all(|b| b.is_ascii_graphic()) {
+    // No registered protocol has these; an option that lost its quotes does.
+    if !item.bytes().all(|b| b.is_ascii_graphic() && b != b'=' && b != b'"') {
         return Err(Wrong::new(format!("`{}` is not the name of a protocol", shown(item))));
     }
     item.parse().map_err(|why: crate::alpn::AlpnError| Wrong::new(why.to_string()))
@@ -113,11 +157,29 @@ fn network(item: &str) -> Result<IpNet, Wrong> {
             Wrong::new("`from` knows no `!`".to_owned()).help("list the networks that are allowed")
         );
     }
-    let net = match item.parse::<IpAddr>() {
-        Ok(address) => IpNet::from(address),
-        Err(_) => item.parse().map_err(|_| {
-            Wrong::new(format!("`{}` is neither an address nor a network", shown(item)))
-        })?,
+    let wrong = || Wrong::new(format!("`{}` is neither an address nor a network", shown(item)));
+    let zeros = |digits: &str| digits.len() > 1 && digits.starts_with('0');
+    let (address, prefix) = item.split_once('/').map_or((item, None), |(a, p)| (a, Some(p)));
+    let digits = |text: &str| !text.is_empty() && text.bytes().all(|b| b.is_ascii_digit());
+    if (!address.contains(':') && address.split('.').any(|n| digits(n) && zeros(n)))
+        || prefix.is_some_and(|prefix| digits(prefix) && zeros(prefix))
+    {
+        // Some programs take `010` for eight (inet_aton(3)), others for ten.
+        let message = format!("`{}` has zeros before a number", shown(item));
+        let mended = without_zeros(item);
+        let decimal = mended.parse::<IpNet>().is_ok() || mended.parse::<IpAddr>().is_ok();
+        let help = if decimal { format!("write `{mended}`") } else { "leave them out".to_owned() };
+        return Err(Wrong::new(message).help(help));
+    }
+    // `IpNet` reads addresses more liberally than `IpAddr`, so each part is read by itself.
+    let address: IpAddr = address.parse().map_err(|_| wrong())?;
+    let net = match prefix {
+        None => IpNet::from(address),
+        Some(bits) if digits(bits) => {
+            let bits = bits.parse().map_err(|_| wrong())?;
+            IpNet::new(address, bits).map_err(|_| wrong())?
+        }
+        Some(_) => return Err(wrong()),
     };
     if net.trunc() != net {
         return Err(Wrong::new(format!("`{net}` has bits after its prefix")).help(format!(
@@ -152,6 +214,10 @@ fn tenant(value: &str) -> Result<String, Wrong> {
 }
 
 fn count(value: &str) -> Result<usize, Wrong> {
+    if value.len() > 1 && value.starts_with('0') && value.bytes().all(|b| b.is_ascii_digit()) {
+        let message = format!("`{}` has zeros before the number", shown(value));
+        return Err(Wrong::new(message).help("leave them out"));
+    }
     let number =
         if value.bytes().all(|b| b.is_ascii_digit()) { value.parse::<u32>().ok() } else { None };
     match number {
@@ -174,6 +240,12 @@ fn label(value: &str) -> Result<String, Wrong> {
             shown(value)
         );
         return Err(Wrong::new(message));
+    }
+    // A quote that was set too late would make a name of an option.
+    let words = value.split(|c: char| c.is_ascii_whitespace() || c == ',');
+    if words.filter_map(|word| word.split_once('=')).any(|(name, _)| restricts(name.trim())) {
+        let message = format!("the name `{}` holds an option", shown(value));
+        return Err(Wrong::new(message).help("close the quote before the comma"));
     }
     Ok(value.trim().to_owned())
 }
@@ -203,19 +275,7 @@ fn utc(digits: &str) -> Option<Timestamp> {
 }
 
 fn suggestion(name: &str) -> String {
-    let lower = name.to_ascii_lowercase();
-    let near = match lower.as_str() {
-        "expiry-time" | "expiry" | "until" => Some("expires"),
-        "protocol" | "protocols" => Some("alpn"),
-        "ip" | "address" | "source-address" => Some("from"),
-        lower => NAMES
-            .into_iter()
-            .map(|known| (strsim::damerau_levenshtein(lower, known), known))
-            .filter(|(distance, known)| *distance <= known.len().div_ceil(3))
-            .min()
-            .map(|(_, known)| known),
-    };
-    match near {
+    match near(name) {
         Some(known) => format!("did you mean `{known}`?"),
         None => format!("the options are {}", NAMES.join(", ")),
     }
