@@ -28,6 +28,7 @@ mod qlog;
 #[cfg(not(feature = "qlog"))]
 #[path = "qlog_off.rs"]
 mod qlog;
+mod spool;
 pub mod state;
 pub mod usage;
 #[cfg(feature = "http3")]
@@ -70,8 +71,16 @@ pub fn run(arguments: impl IntoIterator<Item = OsString>) -> u8 {
     dumps::forbid();
     let output = Output::new(args.global.json);
     let serving = matches!(args.command, Command::Serve(_));
+    if serving {
+        let format = args.global.log_format;
+        if let Err(fault) = spool::start([output::lost_objects, log::lost_lines(format)]) {
+            return end(output, Err(fault));
+        }
+    }
     log::start(serving, args.global.verbose, args.global.log_format);
-    end(output, start(args, output))
+    let code = end(output, start(args, output));
+    spool::flush();
+    code
 }
 
 fn start(args: Args, output: Output) -> Result<()> {

@@ -4,16 +4,22 @@
 //! results and errors are objects on stdout, one a line, and people's text stays on stderr.
 //! Colour only on a terminal and without `NO_COLOR` (`anstream` decides).
 //!
+//! While the program serves, what is printed goes through `spool` and waits for no reader.
+//!
 //! Always true: a closed stdout or stderr never panics and never turns success into failure.
 
 use std::io::{self, ErrorKind, IsTerminal, Write};
 
 use annotate_snippets::{AnnotationKind, Group, Level, Renderer, Snippet};
+use anstream::stream::RawStream;
 use clap::builder::styling::{AnsiColor, Style};
 use serde::Serialize;
 use serde_json::{Value, json};
 
-use crate::error::{CliError, Place, Result};
+use crate::{
+    error::{CliError, Place, Result},
+    spool,
+};
 
 /// Where results and talk go.
 #[derive(Clone, Copy, Debug)]
@@ -210,8 +216,14 @@ fn framed(error: &CliError, place: &Place, styled: bool) -> String {
 }
 
 fn stdout(bytes: &[u8]) -> Result<()> {
-    let mut stream = anstream::stdout();
-    match stream.write_all(bytes).and_then(|()| stream.flush()) {
+    let written = match spool::stdout() {
+        Some(queue) => queue.put_result(shown(bytes.to_vec(), &io::stdout())),
+        None => {
+            let mut stream = anstream::stdout();
+            stream.write_all(bytes).and_then(|()| stream.flush())
+        }
+    };
+    match written {
         Err(error) if error.kind() != ErrorKind::BrokenPipe => Err(CliError::failure(
             "stdout",
             format!("cannot write to stdout: {}", crate::error::io_cause(&error)),
@@ -221,9 +233,28 @@ fn stdout(bytes: &[u8]) -> Result<()> {
 }
 
 fn stderr(text: &str) {
+    if let Some(queue) = spool::stderr() {
+        queue.put(shown(text.as_bytes().to_vec(), &io::stderr()));
+        return;
+    }
     let mut stream = anstream::stderr();
     // Nobody is left to be told.
     let _told = stream.write_all(text.as_bytes()).and_then(|()| stream.flush());
+}
+
+/// The text as the stream shows it: without colour where it would have none.
+fn shown(text: Vec<u8>, stream: &impl RawStream) -> Vec<u8> {
+    match anstream::AutoStream::choice(stream) {
+        anstream::ColorChoice::Never => anstream::adapter::strip_bytes(&text).into_vec(),
+        _ => text,
+    }
+}
+
+/// The line of stdout that tells of lines that were lost because nobody read.
+pub(crate) fn lost_objects(lines: u64) -> Vec<u8> {
+    let mut line = json!({"event": "lost", "lines": lines}).to_string().into_bytes();
+    line.push(b'\n');
+    line
 }
 
 #[cfg(test)]

@@ -54,6 +54,11 @@ fn screen(status: &Value, command: impl Fn(&str) -> String) -> String {
     for problem in trust.get("problems").and_then(Value::as_array).into_iter().flatten() {
         lines.push(format!("  problem    {}", problem.as_str().unwrap_or("-")));
     }
+    if let Some(lost) = status.pointer("/log/lines_lost").and_then(Value::as_u64)
+        && lost > 0
+    {
+        lines.push(format!("log          {lost} lines lost, nobody read them"));
+    }
     if let Some(counters) = status.get("counters").and_then(Value::as_object) {
         let told: Vec<_> = counters
             .iter()

@@ -87,6 +87,10 @@ impl FrontDesk {
                 "problems": self.problems(),
             },
             "counters": endpoint.counters(),
+            "log": {
+                "lines_lost": crate::spool::lost(),
+                "library_warnings": crate::log::library_warnings(),
+            },
             "refused": refused,
         })
     }

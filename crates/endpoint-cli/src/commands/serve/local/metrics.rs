@@ -13,7 +13,10 @@ use prometheus_client::{
 };
 
 use super::Facts;
-use crate::web::{Refusal, Response};
+use crate::{
+    log, spool,
+    web::{Refusal, Response},
+};
 
 /// All metrics at this moment.
 pub(super) fn text(facts: &Facts) -> Response {
@@ -42,6 +45,18 @@ impl Collector for Snapshot {
             let other = format!("{} since the start", name.replace('_', " "));
             let known = HELP.iter().find(|(of, _)| of == name);
             let help = known.map_or(other.as_str(), |(_, help)| help);
+            let metric = encoder.encode_descriptor(name, help, None, counter.metric_type())?;
+            counter.encode(metric)?;
+        }
+        for (name, help, count) in [
+            ("log_lines_lost", "lines of stdout and stderr that nobody read", spool::lost()),
+            (
+                "library_warnings",
+                "warnings and errors of libraries, which -v shows",
+                log::library_warnings(),
+            ),
+        ] {
+            let counter = ConstCounter::new(count);
             let metric = encoder.encode_descriptor(name, help, None, counter.metric_type())?;
             counter.encode(metric)?;
         }
