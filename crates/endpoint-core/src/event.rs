@@ -41,6 +41,14 @@ counters! {
     retries,
     /// Arrivals refused before any TLS work: limits or shutdown.
     refused,
+    /// Of these, because there was no room and nobody who could give way.
+    refused_full,
+    /// Of these, because their address had failed too often.
+    penalised,
+    /// Arrivals that waited for their turn to shake hands.
+    held,
+    /// Strangers that were told to end because others needed the room: waiting, in a handshake or connected.
+    gave_way,
     /// Handshakes finished.
     handshakes,
     /// Handshakes that failed or came too late.
@@ -191,7 +199,7 @@ fn as_text<S: serde::Serializer>(
 /// Where steps report to.
 #[derive(Debug)]
 pub(crate) struct Observer {
-    pub(crate) counters: Counters,
+    pub(crate) counters: std::sync::Arc<Counters>,
     events: broadcast::Sender<Event>,
     refused: std::sync::Mutex<std::collections::VecDeque<RefusedKey>>,
 }
@@ -204,7 +212,7 @@ const EVENTS_KEPT: usize = 256;
 impl Observer {
     pub(crate) fn new() -> Self {
         Self {
-            counters: Counters::default(),
+            counters: std::sync::Arc::default(),
             events: broadcast::Sender::new(EVENTS_KEPT),
             refused: std::sync::Mutex::default(),
         }

@@ -4,6 +4,8 @@
 
 use std::time::Duration;
 
+use super::admission::AdmissionLimits;
+
 /// Limits of an endpoint. Each has a safe default and a method of the same name that replaces it.
 #[derive(Clone, Debug)]
 pub struct Limits {
@@ -11,6 +13,7 @@ pub struct Limits {
     pub(crate) unvalidated_in_flight: usize,
     pub(crate) connections: usize,
     pub(crate) connections_per_peer: usize,
+    pub(crate) admission: AdmissionLimits,
     pub(crate) handshake_deadline: Duration,
     pub(crate) idle_timeout: Duration,
     pub(crate) keep_alive: Duration,
@@ -53,6 +56,7 @@ impl Default for Limits {
             unvalidated_in_flight: 64,
             connections: 10_000,
             connections_per_peer: 8,
+            admission: AdmissionLimits::default(),
             handshake_deadline: Duration::from_secs(5),
             idle_timeout: Duration::from_secs(30),
             keep_alive: Duration::from_secs(8),
@@ -79,7 +83,8 @@ macro_rules! limit {
 
 impl Limits {
     limit!(
-        /// Handshakes of validated addresses at one time; above it newcomers are refused. Default 512.
+        /// Handshakes of validated addresses at one time, on each carrier; above it newcomers wait for their
+        /// turn, prefix by prefix. Default 512.
         handshakes_in_flight: usize
     );
     limit!(

@@ -2,6 +2,7 @@
 
 mod access;
 mod acme;
+mod admission;
 mod bundle;
 mod identity;
 mod limits;

@@ -296,8 +296,9 @@ impl Builder {
             listeners.extend(port.tcp);
             local_addrs.push(port.address);
         }
+        let observer = Observer::new();
         let shared = Arc::new(Shared {
-            gate: Gate::new(&self.limits),
+            gate: Gate::new(&self.limits, Arc::clone(&observer.counters)),
             tls,
             certificates,
             routes: ArcSwap::from_pointee(self.routes),
@@ -305,7 +306,7 @@ impl Builder {
             live,
             peers: self.peers,
             reloading: tokio::sync::Mutex::new(()),
-            observer: Observer::new(),
+            observer,
             sockets,
             local_addrs,
             discover: self.discover,
@@ -319,6 +320,7 @@ impl Builder {
         shared.refresh_discover();
         shared.tell_fallbacks();
         tokio::spawn(pacing);
+        tokio::spawn(shared.gate.keep());
         background.start(&shared, &clock);
         tokio::spawn(reload::watch(Arc::clone(&shared)));
         for (socket, local, config) in quic {

@@ -8,7 +8,7 @@ use tracing::{Instrument, Span, debug, debug_span, error, field};
 
 use super::Shared;
 use crate::{
-    admission::{ConnectionSlot, Slot, Verdict, Who},
+    admission::{Arrival, ConnectionSlot, Failure, Refusal, Slot, Waiting, Who},
     alpn::Alpn,
     close::CloseCode,
     dispatch::Route,
@@ -37,30 +37,58 @@ pub(super) async fn accept_quic(
             },
         };
         shared.observer.counters.arrivals.add(1);
-        let validated = incoming.remote_address_validated();
-        match shared.gate.admit(validated, incoming.may_retry()) {
-            Verdict::Admit(slot) => {
-                let remote = incoming.remote_address();
-                // A socket on all addresses learns from each packet which one it came to.
-                let bound = Some(local.ip()).filter(|ip| !ip.is_unspecified());
-                let reach = Reach::of(incoming.local_ip().or(bound), remote.ip());
-                let accepting = config.from(remote, reach, &incoming.orig_dst_cid());
-                let activity = Activity::new(Instant::now());
-                let path = quic(Arc::clone(&shared), incoming, local, accepting, slot, activity);
-                let span = conn_span(Carrier::Quic, remote);
-                shared.connections.spawn(path.instrument(span));
-            }
-            Verdict::Retry => {
-                shared.observer.counters.retries.add(1);
-                // Cannot fail: `may_retry` was asked.
-                let _ = incoming.retry();
-            }
-            Verdict::Refuse => {
-                shared.observer.counters.refused.add(1);
-                incoming.refuse();
-            }
+        if shared.gate.is_closed() {
+            shared.observer.counters.refused.add(1);
+            incoming.refuse();
+            continue;
         }
+        let remote = incoming.remote_address();
+        let activity = Activity::new(Instant::now());
+        let arrival = Arrival {
+            address: remote.ip(),
+            carrier: Carrier::Quic,
+            activity: activity.clone(),
+        };
+        // Only a token of a Retry proves the address: one from an earlier visit (NEW_TOKEN, RFC 9000 §8.1.3) may
+        // have been passed on, so it saves the Retry while there is room and is worth nothing beyond that.
+        let place = if incoming.may_retry() {
+            match shared.gate.unproven(arrival) {
+                Some(slot) => Place::Shakes(slot),
+                None => {
+                    shared.observer.counters.retries.add(1);
+                    // Cannot fail: `may_retry` was asked.
+                    let _ = incoming.retry();
+                    continue;
+                }
+            }
+        } else {
+            match shared.gate.arrive(arrival) {
+                Ok(waiting) => Place::Waits(waiting),
+                Err(Refusal::Penalised) => {
+                    incoming.refuse();
+                    continue;
+                }
+                // The client sends its first flight again, and there may be room then.
+                Err(Refusal::Full) => {
+                    incoming.ignore();
+                    continue;
+                }
+            }
+        };
+        // A socket on all addresses learns from each packet which one it came to.
+        let bound = Some(local.ip()).filter(|ip| !ip.is_unspecified());
+        let reach = Reach::of(incoming.local_ip().or(bound), remote.ip());
+        let accepting = config.from(remote, reach, &incoming.orig_dst_cid());
+        let path = quic(Arc::clone(&shared), incoming, local, accepting, place, activity);
+        let span = conn_span(Carrier::Quic, remote);
+        shared.connections.spawn(path.instrument(span));
     }
+}
+
+/// What admission gave a QUIC arrival.
+enum Place {
+    Shakes(Slot),
+    Waits(Waiting),
 }
 
 /// One QUIC connection, from its first packet to its end.
@@ -69,46 +97,62 @@ async fn quic(
     incoming: quinn::Incoming,
     local: SocketAddr,
     accepting: (Arc<quinn::ServerConfig>, Arc<Whereabouts>),
-    slot: Slot,
+    place: Place,
     activity: Activity,
 ) {
     let began = Instant::now();
+    let mut deadline = began + shared.limits.handshake_deadline;
+    let slot = match place {
+        Place::Shakes(slot) => slot,
+        Place::Waits(waiting) => match timeout_at(deadline, waiting.turn(0)).await {
+            Ok(Some(slot)) => slot,
+            // The client sends its first flight again if it still wants to.
+            _ => return incoming.ignore(),
+        },
+    };
+    // Time that it was held is not its own.
+    deadline += began.elapsed();
     // Boxed, because its state is large and a connection would keep the room for it all its life.
-    let shaking = Box::pin(shake(&shared, incoming, local, accepting, slot, began));
+    let shaking = Box::pin(shake(&shared, incoming, local, accepting, deadline));
     let shaken = tokio::select! {
         shaken = shaking => shaken,
         () = activity.gave_way() => return shared.handshake_failed(&GAVE_WAY),
     };
-    if let Some((link, facts)) = shaken {
-        established_link(shared, link, facts, began.elapsed(), activity).await;
+    match shaken {
+        Ok(Some((link, facts))) => {
+            established_link(shared, link, facts, began.elapsed(), slot, activity).await;
+        }
+        Ok(None) => {}
+        Err(failure) => slot.failed(failure),
     }
 }
 
-/// The handshake of one QUIC connection; `None` if it failed or answered a challenge, which is counted.
+/// The handshake of one QUIC connection; `None` if it answered a challenge. Either is counted.
 async fn shake(
     shared: &Shared,
     incoming: quinn::Incoming,
     mut local: SocketAddr,
     (config, whereabouts): (Arc<quinn::ServerConfig>, Arc<Whereabouts>),
-    slot: Slot,
-    began: Instant,
-) -> Option<(Link, LinkFacts)> {
+    deadline: Instant,
+) -> Result<Option<(Link, LinkFacts)>, Failure> {
     // The connection itself may show another by the time that hands are shaken, which nobody proved.
     let remote = incoming.remote_address();
-    let failed = |reason: &dyn std::fmt::Display| {
+    let failed = |reason: &dyn std::fmt::Display, failure: Failure| {
         shared.handshake_failed(reason);
-        None
+        Err(failure)
     };
     let handshake = async {
         let connection = incoming.accept_with(config)?.await?;
         Ok::<_, quinn::ConnectionError>(connection)
     };
-    let connection = match timeout_at(began + shared.limits.handshake_deadline, handshake).await {
+    let connection = match timeout_at(deadline, handshake).await {
         Ok(Ok(connection)) => connection,
-        Ok(Err(error)) => return failed(&error),
-        Err(_) => return failed(&"the deadline passed"),
+        Ok(Err(error @ quinn::ConnectionError::TimedOut)) => {
+            return failed(&error, Failure::Deadline);
+        }
+        Ok(Err(error)) => return failed(&error, Failure::Left),
+        Err(_) => return failed(&"the deadline passed", Failure::Deadline),
     };
-    drop(slot);
     let established =
         connection.handshake_data().and_then(|data| data.downcast::<QuicHandshake>().ok());
     // A socket on all addresses learns from each packet which one it came to.
@@ -117,7 +161,7 @@ async fn shake(
     }
     let Some(established) = established else {
         Link::dialled(connection, false).close(CloseCode::ProtocolError);
-        return failed(&"the handshake left no facts");
+        return failed(&"the handshake left no facts", Failure::Left);
     };
     let QuicHandshake { handshake, retirements } = *established;
     let http3 = handshake.alpn == Alpn::H3;
@@ -125,13 +169,13 @@ async fn shake(
     if handshake.alpn == Alpn::ACME_TLS_1 {
         link.close(CloseCode::ChallengeDone);
         shared.challenge_answered();
-        return None;
+        return Ok(None);
     }
     let peer = match tls::peer_key(handshake.profile, connection.peer_identity()) {
         Ok(peer) => peer,
         Err(error) => {
             link.close(CloseCode::NotAuthorized);
-            return failed(&error);
+            return failed(&error, Failure::Key);
         }
     };
     let facts = LinkFacts {
@@ -144,7 +188,7 @@ async fn shake(
         remote,
         local,
     };
-    Some((link, facts))
+    Ok(Some((link, facts)))
 }
 
 /// From a finished handshake to the handler, the same on both carriers.
@@ -153,6 +197,7 @@ pub(super) async fn established_link(
     link: Link,
     facts: LinkFacts,
     handshake: Duration,
+    slot: Slot,
     activity: Activity,
 ) {
     shared.observer.counters.handshakes.add(1);
@@ -165,11 +210,15 @@ pub(super) async fn established_link(
     }
     let known = facts.peer.fingerprint().is_some_and(|key| shared.live.knows(&key));
     let who = if known { Who::Known } else { Who::Stranger };
-    let Some(slot) = shared.gate.connected(who) else {
-        shared.observer.counters.refused.add(1);
+    let Ok(slot) = slot.connected(who) else {
         debug!("connection refused at the limit");
         return link.close(CloseCode::Overloaded);
     };
+    if facts.peer.fingerprint().is_some() && !known && slot.is_banned_for_keys() {
+        shared.observer.counters.penalised.add(1);
+        debug!("connection refused: too many keys without a grant");
+        return link.close(CloseCode::NotAuthorized);
+    }
     if shared.draining.is_cancelled() {
         return link.close(CloseCode::ShuttingDown);
     }
@@ -183,7 +232,12 @@ pub(super) async fn established_link(
         Ok(permit) => {
             run(&shared, link, facts, &route, guard, permit, handshake, slot, activity).await;
         }
-        Err(denial) => shared.denied(&facts, &denial),
+        Err(denial) => {
+            if denial == Denial::UnknownKey {
+                slot.key_refused();
+            }
+            shared.denied(&facts, &denial);
+        }
     }
 }
 
@@ -200,7 +254,7 @@ async fn run(
     guard: Guard,
     permit: Permit,
     handshake: Duration,
-    _slot: ConnectionSlot,
+    slot: ConnectionSlot,
     activity: Activity,
 ) {
     Span::current().record("access", field::display(route.access()));
@@ -208,6 +262,9 @@ async fn run(
     let authorised = permit.has_grant();
     if authorised {
         link.widen(shared.limits.connection_window_bytes);
+        if let Some(key) = facts.peer.fingerprint() {
+            slot.authorised(key);
+        }
     }
     // Where a key was asked for, the client waits for stream credit: it is the server's yes.
     let limit = match &facts.alpn {

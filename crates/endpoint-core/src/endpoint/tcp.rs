@@ -10,7 +10,7 @@ use tracing::Instrument;
 
 use super::{ConnectError, Shared, serve};
 use crate::{
-    admission::{Slot, Verdict as Admission},
+    admission::{Arrival, Failure, Waiting},
     alpn::Alpn,
     facts::{Carrier, LinkFacts, Reach},
     identity::Identity,
@@ -50,32 +50,67 @@ pub(super) async fn accept(shared: Arc<Shared>, listener: Listener) {
             accepted = tcp::accept(&listener) => accepted,
         };
         shared.observer.counters.arrivals.add(1);
-        match shared.gate.admit(true, false) {
-            Admission::Admit(slot) => {
-                let span = serve::conn_span(Carrier::Tcp, accepted.remote);
-                let activity = Activity::new(Instant::now());
-                let path = tls_over_tcp(Arc::clone(&shared), accepted, slot, activity);
-                shared.connections.spawn(path.instrument(span));
-            }
-            Admission::Retry | Admission::Refuse => shared.observer.counters.refused.add(1),
+        if shared.gate.is_closed() {
+            shared.observer.counters.refused.add(1);
+            continue;
         }
+        let activity = Activity::new(Instant::now());
+        let address = accepted.remote.ip();
+        let arrival = Arrival { address, carrier: Carrier::Tcp, activity: activity.clone() };
+        // Whom there is no place for is dropped; the loop never waits for anybody.
+        let Ok(waiting) = shared.gate.arrive(arrival) else { continue };
+        let span = serve::conn_span(Carrier::Tcp, accepted.remote);
+        let path = tls_over_tcp(Arc::clone(&shared), accepted, waiting, activity);
+        shared.connections.spawn(path.instrument(span));
     }
 }
 
-async fn tls_over_tcp(shared: Arc<Shared>, accepted: Accepted, slot: Slot, activity: Activity) {
+async fn tls_over_tcp(
+    shared: Arc<Shared>,
+    accepted: Accepted,
+    waiting: Waiting,
+    activity: Activity,
+) {
     let began = Instant::now();
     let Accepted { stream, remote } = accepted;
     let Ok(local) = stream.local_addr() else { return };
     let reach = Reach::of(Some(local.ip()), remote.ip());
-    let deadline = began + shared.limits.handshake_deadline;
+    let mut deadline = began + shared.limits.handshake_deadline;
+    // Until it says something it costs a descriptor, and no handshake.
+    let first = tokio::select! {
+        first = timeout_at(deadline, tcp::unread(&stream)) => first,
+        () = activity.gave_way() => return shared.handshake_failed(&serve::GAVE_WAY),
+    };
+    let bytes = match first {
+        Ok(Ok(bytes)) => bytes,
+        Ok(Err(error)) => return shared.handshake_failed(&error),
+        Err(_) => {
+            waiting.failed(Failure::Deadline);
+            return shared.handshake_failed(&"the deadline passed");
+        }
+    };
+    let spoke = Instant::now();
+    let slot = match timeout_at(deadline, waiting.turn(bytes)).await {
+        Ok(Some(slot)) => slot,
+        Ok(None) => return shared.handshake_failed(&serve::GAVE_WAY),
+        Err(_) => return shared.handshake_failed(&"its turn did not come in time"),
+    };
+    // Time that it was held is not its own.
+    deadline += spoke.elapsed();
     let shaken = tokio::select! {
         shaken = timeout_at(deadline, tls::tcp::accept_tcp(&shared.tls, reach, stream)) => shaken,
         () = activity.gave_way() => return shared.handshake_failed(&serve::GAVE_WAY),
     };
     let (stream, handshake, peer) = match shaken {
         Ok(Ok(established)) => established,
-        Ok(Err(error)) => return shared.handshake_failed(&error),
-        Err(_) => return shared.handshake_failed(&"the deadline passed"),
+        Ok(Err(error)) => {
+            slot.failed(failure(&error));
+            return shared.handshake_failed(&error);
+        }
+        Err(_) => {
+            slot.failed(Failure::Deadline);
+            return shared.handshake_failed(&"the deadline passed");
+        }
     };
     if handshake.alpn == Alpn::ACME_TLS_1 {
         shared.challenge_answered();
@@ -83,7 +118,6 @@ async fn tls_over_tcp(shared: Arc<Shared>, accepted: Accepted, slot: Slot, activ
         let _ = timeout_at(deadline, tcp::part(stream)).await;
         return;
     }
-    drop(slot);
     if handshake.alpn.is_http() {
         tcp::end_when_not_taken(stream.get_ref().0, shared.limits.requests.answer_idle);
     }
@@ -98,7 +132,20 @@ async fn tls_over_tcp(shared: Arc<Shared>, accepted: Accepted, slot: Slot, activ
         local,
     };
     let link = Link::from(TcpLink::new(stream, remote, false));
-    serve::established_link(shared, link, facts, began.elapsed(), activity).await;
+    serve::established_link(shared, link, facts, began.elapsed(), slot, activity).await;
+}
+
+/// What a failed handshake is booked as.
+fn failure(error: &TcpTlsError) -> Failure {
+    let of_key = match error {
+        TcpTlsError::PeerKey(_) => true,
+        TcpTlsError::Handshake(error) => {
+            let inner = error.get_ref().and_then(|inner| inner.downcast_ref::<rustls::Error>());
+            matches!(inner, Some(rustls::Error::InvalidCertificate(_)))
+        }
+        TcpTlsError::Refused(_) => false,
+    };
+    if of_key { Failure::Key } else { Failure::Left }
 }
 
 pub(super) struct Dialled {

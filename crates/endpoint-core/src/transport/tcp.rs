@@ -2,16 +2,16 @@
 //!
 //! The listener of the endpoint's own port number. TLS on top of it is `tls::tcp`.
 
-use std::{io, net::SocketAddr, time::Duration};
+use std::{io, net::SocketAddr, task::Context, time::Duration};
 
 use socket2::{Domain, Protocol, SockRef, Socket, TcpKeepalive, Type};
 use tokio::{
-    io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt},
+    io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, ReadBuf},
     net::{TcpListener, TcpStream},
 };
 
-/// Connections that the kernel may hold for us.
-const BACKLOG: i32 = 1024;
+/// Connections that the kernel may hold for us, if `net.core.somaxconn` lets it.
+const BACKLOG: i32 = 4096;
 /// Pause after the kernel refused to give a connection, so that a full descriptor table is no busy loop.
 const BACK_OFF: Duration = Duration::from_millis(100);
 
@@ -51,6 +51,26 @@ pub(crate) async fn accept(listener: &TcpListener) -> Accepted {
         }
     }
 }
+
+/// Waits for the first bytes of a connection and leaves them unread. Gives how many there are, of which it looks
+/// at the first kilobytes only; more than that counts as all that the kernel takes for a connection.
+pub(crate) async fn unread(stream: &TcpStream) -> io::Result<usize> {
+    // The buffer stands on the stack of each look: thousands may wait here.
+    let look = |context: &mut Context<'_>| {
+        let mut seen = [0; LOOKED_AT];
+        stream.poll_peek(context, &mut ReadBuf::new(&mut seen))
+    };
+    match std::future::poll_fn(look).await? {
+        0 => Err(io::ErrorKind::UnexpectedEof.into()),
+        LOOKED_AT => Ok(TAKEN_BY_THE_KERNEL),
+        bytes => Ok(bytes),
+    }
+}
+
+/// A hello has hundreds of bytes, a post-quantum one about 1,500.
+const LOOKED_AT: usize = 2048;
+/// What Linux takes unread for a new connection, about.
+const TAKEN_BY_THE_KERNEL: usize = 64 * 1024;
 
 /// Ends a stream in good order: says so, then waits for the other side's end, so that what is on its way
 /// is not answered with a reset. The caller sets the deadline.
