@@ -61,6 +61,8 @@ pub struct Config {
     pub connections: usize,
     /// Handshakes of validated addresses at one time, as in `limits`.
     pub handshakes: usize,
+    /// TCP connections that wait for a handshake, as in `limits`.
+    pub waiting: usize,
     /// How long a drain may take.
     pub drain_deadline: Duration,
 }
@@ -84,6 +86,7 @@ impl Default for Config {
             limits: Limits::default(),
             connections: DEFAULT_CONNECTIONS,
             handshakes: DEFAULT_HANDSHAKES,
+            waiting: DEFAULT_WAITING,
             drain_deadline: Duration::from_secs(10),
         }
     }
@@ -156,6 +159,8 @@ const CREDENTIAL: &str = "store.secret";
 const DEFAULT_CONNECTIONS: usize = 10_000;
 /// `Limits::default()`'s own number of handshakes in flight.
 const DEFAULT_HANDSHAKES: usize = 512;
+/// `Limits::default()`'s own number of TCP connections that wait for a handshake.
+const DEFAULT_WAITING: usize = 4096;
 
 impl Config {
     /// Reads the file that was named, or `endpoint.toml` in the state folder if there is one.

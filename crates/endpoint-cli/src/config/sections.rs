@@ -6,7 +6,7 @@ use std::{collections::BTreeSet, net::SocketAddr};
 
 use endpoint_core::{
     alpn::Alpn,
-    config::{Access, Acme, TlsIdentity},
+    config::{Access, Acme, Limits, TlsIdentity},
 };
 use toml::de::{DeTable, DeValue};
 
@@ -267,23 +267,48 @@ fn tls<'t>(reader: &mut Reader<'t>, table: &DeTable<'t>, config: &mut Config) {
 }
 
 fn limits<'t>(reader: &mut Reader<'t>, table: &DeTable<'t>, config: &mut Config) {
-    let known = ["handshakes_in_flight", "connections", "connections_per_peer"];
-    let later = [("penalty_exempt", "the defence against floods")];
-    reader.names(table, " in [limits]", &known, &later);
-    let mut number = |name: &str| table.get(name).and_then(|v| reader.number(v, MOST_CONNECTIONS));
-    let mut limits = config.limits.clone();
-    if let Some(count) = number("handshakes_in_flight") {
-        config.handshakes = count;
-        limits = limits.handshakes_in_flight(count);
+    let numbers = LIMITS.iter().map(|(name, _)| *name);
+    let known: Vec<&str> = numbers.chain(["penalty_exempt"]).collect();
+    reader.names(table, " in [limits]", &known, &[]);
+    for (name, set) in LIMITS {
+        let Some(value) = table.get(name) else { continue };
+        let Some(count) = reader.number(value, MOST_CONNECTIONS) else { continue };
+        match name {
+            "handshakes_in_flight" => config.handshakes = count,
+            "waiting_connections" => config.waiting = count,
+            "connections" => config.connections = count,
+            _ => {}
+        }
+        config.limits = set(config.limits.clone(), count);
     }
-    if let Some(count) = number("connections") {
-        config.connections = count;
-        limits = limits.connections(count);
+    if let Some(list) = table.get("penalty_exempt") {
+        let networks = reader.array(list, "a list of networks such as [\"10.0.0.0/8\"]");
+        let exempt: Vec<_> = networks
+            .into_iter()
+            .filter_map(|value| reader.parsed(value, "a network", value::network))
+            .map(|network| (network.addr(), network.prefix_len()))
+            .collect();
+        config.limits = config.limits.clone().penalty_exempt(exempt);
     }
-    if let Some(count) = number("connections_per_peer") {
-        limits = limits.connections_per_peer(count);
-    }
-    config.limits = limits;
+}
+
+/// The numbers of `[limits]`.
+const LIMITS: [(&str, fn(Limits, usize) -> Limits); 11] = [
+    ("handshakes_in_flight", Limits::handshakes_in_flight),
+    ("handshakes_per_address", Limits::handshakes_per_address),
+    ("handshakes_per_prefix", Limits::handshakes_per_prefix),
+    ("handshakes_per_second", |limits, n| limits.handshakes_per_second(small(n))),
+    ("handshakes_per_hour", |limits, n| limits.handshakes_per_hour(small(n))),
+    ("unvalidated_in_flight", Limits::unvalidated_in_flight),
+    ("waiting_connections", Limits::waiting_connections),
+    ("connections", Limits::connections),
+    ("connections_per_address", Limits::connections_per_address),
+    ("connections_per_prefix", Limits::connections_per_prefix),
+    ("connections_per_peer", Limits::connections_per_peer),
+];
+
+fn small(count: usize) -> u32 {
+    u32::try_from(count).unwrap_or(u32::MAX)
 }
 
 /// More than any machine carries; keeps sums of limits far from overflow.
@@ -315,7 +340,9 @@ mod tests {
             ("[limits]\nconections = 5", 2, 1, "unknown field `conections` in [limits]"),
             ("[limits]\nconnections = -1", 2, 15, "expected a number from 1 to 10000000"),
             ("[limits]\nconnections = \"many\"", 2, 15, "expected a number from 1 to"),
-            ("[limits]\npenalty_exempt = []", 2, 1, "`penalty_exempt` is not in this build"),
+            ("[limits]\npenalty_exempt = 5", 2, 18, "expected a list of networks"),
+            ("[limits]\npenalty_exempt = [\"x\"]", 2, 19, "expected a network such as"),
+            ("[limits]\nhandshakes_per_address = 0", 2, 26, "expected a number from 1"),
             ("limits = 5", 1, 10, "expected a table: [limits]"),
             ("[drain]\ndeadline = \"soon\"", 2, 12, "expected a time such as"),
             ("[drain]\ndeadline = 10", 2, 12, "expected a time such as"),
@@ -369,6 +396,21 @@ mod tests {
              2 | conections = 5\n  | ^^^^^^^^^^ not a field\n  |\n\
              help: did you mean `connections`?\n"
         );
+    }
+
+    #[test]
+    fn takes_every_limit_and_networks_to_spare() {
+        let numbers: String = LIMITS.iter().map(|(name, _)| format!("{name} = 7\n")).collect();
+        let text = format!("[limits]\n{numbers}penalty_exempt = [\"10.0.0.0/8\", \"::1\"]\n");
+        let config = Config::parse(&text, Path::new("e.toml")).unwrap();
+        assert_eq!((config.connections, config.handshakes, config.waiting), (7, 7, 7));
+        let told = format!("{:?}", config.limits);
+        for (name, _) in LIMITS {
+            let set = [format!("{name}: 7"), format!("{name}: Some(7)")];
+            assert!(set.iter().any(|set| told.contains(set)), "{name}: {told}");
+        }
+        assert!(told.contains("penalty_exempt: [10.0.0.0/8, ::1/128]"), "{told}");
+        assert_eq!(faults("[limits]\npenalty_exempt = []").len(), 0);
     }
 
     #[test]

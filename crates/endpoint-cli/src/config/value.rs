@@ -9,6 +9,7 @@ use std::{
 };
 
 use endpoint_core::alpn::Alpn;
+use ipnet::IpNet;
 
 /// An address to listen on: IP and port, port 0 for a free one.
 ///
@@ -38,6 +39,17 @@ pub fn default_listen() -> [SocketAddr; 2] {
 /// What was expected.
 pub fn ip(text: &str) -> Result<IpAddr, String> {
     text.parse().map_err(|_| "expected an IP address such as 192.0.2.7 or 2001:db8::7".to_owned())
+}
+
+/// A network, or an address for itself alone.
+///
+/// # Errors
+/// What was expected.
+pub fn network(text: &str) -> Result<IpNet, String> {
+    let one = || text.parse::<IpAddr>().ok().map(IpNet::from);
+    text.parse().ok().or_else(one).ok_or_else(|| {
+        "expected a network such as 10.0.0.0/8 or an address such as 192.0.2.7".to_owned()
+    })
 }
 
 /// A protocol name.

@@ -277,7 +277,7 @@ fn route<'t>(reader: &mut Reader<'t>, value: &Value<'t>) -> Option<Route> {
     }
     if let Some(list) = table.get("trusted_proxies") {
         for value in reader.array(list, "a list of networks such as [\"10.0.0.0/8\"]") {
-            route.trusted_proxies.extend(reader.parsed(value, "a network", network));
+            route.trusted_proxies.extend(reader.parsed(value, "a network", value::network));
         }
     }
     Some(route)
@@ -379,13 +379,6 @@ fn origin(text: &str) -> Result<String, String> {
         Some(rest) if !rest.is_empty() && rest.bytes().all(legal) => Ok(text.to_ascii_lowercase()),
         _ => Err("expected an origin such as https://app.example, without a path".into()),
     }
-}
-
-fn network(text: &str) -> Result<IpNet, String> {
-    let one = || text.parse::<std::net::IpAddr>().ok().map(IpNet::from);
-    text.parse().ok().or_else(one).ok_or_else(|| {
-        "expected a network such as 10.0.0.0/8 or an address such as 192.0.2.7".to_owned()
-    })
 }
 
 /// A rule's path is compared with decoded paths, so it is written in the plain form. A slash at its end

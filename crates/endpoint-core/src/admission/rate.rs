@@ -64,7 +64,10 @@ mod tests {
             pacer.count(&rate, start);
         }
         assert!(!pacer.conforms(&rate, start + Duration::from_secs(1)));
-        assert!(pacer.conforms(&rate, start + Duration::from_secs(5)), "an excess is paid for once");
+        assert!(
+            pacer.conforms(&rate, start + Duration::from_secs(5)),
+            "an excess is paid for once"
+        );
         assert!(!pacer.is_spent(start) && pacer.is_spent(start + Duration::from_secs(5)));
     }
 }

@@ -55,8 +55,8 @@ struct Record {
     idle_since: Option<Instant>,
 }
 
-/// How long a prefix counts as served of late.
-const SERVED_OF_LATE: Duration = Duration::from_secs(5);
+/// How long a prefix counts as served of late: who attacks comes back sooner.
+const SERVED_OF_LATE: Duration = Duration::from_secs(60);
 /// How long anything is remembered: the longest rate.
 const REMEMBERED: Duration = Duration::from_secs(3600);
 

@@ -78,10 +78,14 @@ pub(super) struct Entry {
 pub(super) enum Stage {
     Silent,
     Waiting,
-    Shaking { since: Instant },
+    Shaking {
+        since: Instant,
+    },
     Connected(Who),
     /// It was refused or gave way; it counts as nothing.
-    Leaving { connection: bool },
+    Leaving {
+        connection: bool,
+    },
 }
 
 impl Table {
@@ -223,7 +227,9 @@ impl Table {
         let kind = Kind::Stranger;
         if who == Who::Known {
             let room = self.connections < self.budget.connections;
-            return (room || self.make_way(kind, None, None, now)).then_some(()).ok_or(Refusal::Full);
+            return (room || self.make_way(kind, None, None, now))
+                .then_some(())
+                .ok_or(Refusal::Full);
         }
         let room = self.budget.strangers;
         let strangers = self.records.total(kind);
@@ -233,9 +239,8 @@ impl Table {
         let fits = if full {
             self.make_way(kind, None, Some(source), now)
         } else if strangers >= room.spare() {
-            let share_is_full = |prefix: &Prefix| {
-                self.records.count(*prefix, kind) >= room.share(*prefix)
-            };
+            let share_is_full =
+                |prefix: &Prefix| self.records.count(*prefix, kind) >= room.share(*prefix);
             match source.prefixes().find(share_is_full) {
                 Some(prefix) => self.make_way(kind, Some(prefix), Some(source), now),
                 None => true,

@@ -42,7 +42,11 @@ impl Turns {
         let below = self.below.entry(*prefix).or_insert_with(|| {
             let line = if fresh(*prefix) { &mut self.fresh } else { &mut self.served };
             line.push_back(*prefix);
-            if rest.is_empty() { Below::Line(VecDeque::new()) } else { Below::Turns(Self::default()) }
+            if rest.is_empty() {
+                Below::Line(VecDeque::new())
+            } else {
+                Below::Turns(Self::default())
+            }
         });
         match below {
             Below::Line(line) => line.push_back(id),
@@ -199,9 +203,10 @@ mod tests {
         for n in 0..100 {
             turns.push(&path(n, 1), &|_| false, u64::from(n));
         }
-        let last = path(99, 1)[0];
-        assert_eq!(turns.pop(&|prefix| prefix != last, &mut 20), None);
-        let found = (0..6).find_map(|_| turns.pop(&|prefix| prefix != last, &mut 20));
+        let last = path(99, 1);
+        let others = |prefix| !last.contains(&prefix);
+        assert_eq!(turns.pop(&others, &mut 20), None);
+        let found = (0..6).find_map(|_| turns.pop(&others, &mut 20));
         assert_eq!(found, Some(99), "what was passed over went to the end");
     }
 

@@ -7,6 +7,7 @@
 //! Always true: nobody gives way to a newcomer whose own prefix is as full.
 
 use std::{
+    cmp::Reverse,
     collections::{BTreeMap, BinaryHeap, HashMap, VecDeque},
     time::Duration,
 };
@@ -30,7 +31,7 @@ pub(crate) struct Candidate {
 
 /// Candidates found by one look.
 const FOUND_AT_ONCE: usize = 64;
-/// Pause after a look that has been used up.
+/// Pause after a look that found all there were, which have gone since.
 const PAUSE: Duration = Duration::from_millis(20);
 /// Regions of which a look is kept.
 const LOOKS_KEPT: usize = 16;
@@ -47,6 +48,8 @@ struct Look {
     region: Option<Prefix>,
     at: Instant,
     found: VecDeque<(Id, Source)>,
+    /// Whether there were no more than these.
+    all: bool,
 }
 
 impl Victims {
@@ -74,7 +77,7 @@ impl Victims {
                 kept.found.push_front((id, source));
                 return None;
             }
-            if now.saturating_duration_since(kept.at) < PAUSE {
+            if kept.all && now.saturating_duration_since(kept.at) < PAUSE {
                 return None;
             }
         }
@@ -84,6 +87,7 @@ impl Victims {
             self.looks.pop_front();
         }
         let mut found = fullest_first(look(), kind, records, FOUND_AT_ONCE);
+        let all = found.len() < FOUND_AT_ONCE;
         let first = found.front().copied();
         let id = match first {
             Some((id, source)) if wanted_by(source) => {
@@ -92,7 +96,7 @@ impl Victims {
             }
             _ => None,
         };
-        self.looks.push_back(Look { kind, region, at: now, found });
+        self.looks.push_back(Look { kind, region, at: now, found, all });
         id
     }
 }
@@ -118,18 +122,20 @@ pub(crate) fn fullest_first(
     };
     let mut heap = BinaryHeap::new();
     for (address, (source, of_address)) in &mut addresses {
+        // The first to go stands last.
         of_address.sort_unstable_by(|a, b| b.cmp(a));
-        heap.push((fullness(*source, &gone), *address));
+        let Some(first) = of_address.last().copied() else { continue };
+        heap.push((fullness(*source, &gone), Reverse(first), *address));
     }
     let mut order = VecDeque::new();
     while order.len() < most
-        && let Some((fill, address)) = heap.pop()
+        && let Some((fill, first, address)) = heap.pop()
     {
         let Some((source, of_address)) = addresses.get_mut(&address) else { continue };
         // Others of the same prefix went since: it is less full now, and perhaps not the fullest.
         let current = fullness(*source, &gone);
         if current != fill {
-            heap.push((current, address));
+            heap.push((current, first, address));
             continue;
         }
         let Some(candidate) = of_address.pop() else { continue };
@@ -137,8 +143,8 @@ pub(crate) fn fullest_first(
         for prefix in source.prefixes() {
             *gone.entry(prefix).or_default() += 1;
         }
-        if !of_address.is_empty() {
-            heap.push((fullness(*source, &gone), address));
+        if let Some(next) = of_address.last().copied() {
+            heap.push((fullness(*source, &gone), Reverse(next), address));
         }
     }
     order
@@ -147,10 +153,9 @@ pub(crate) fn fullest_first(
 /// Whether `victim` stands in a fuller prefix than `newcomer` does, or at the same address.
 pub(crate) fn is_fuller(victim: Source, newcomer: Source, kind: Kind, records: &Records) -> bool {
     let pairs = victim.prefixes().zip(newcomer.prefixes());
-    pairs
-        .into_iter()
-        .find(|(of_victim, of_newcomer)| of_victim != of_newcomer)
-        .is_none_or(|(of_victim, of_newcomer)| {
+    pairs.into_iter().find(|(of_victim, of_newcomer)| of_victim != of_newcomer).is_none_or(
+        |(of_victim, of_newcomer)| {
             records.count(of_victim, kind) > records.count(of_newcomer, kind)
-        })
+        },
+    )
 }

@@ -44,11 +44,8 @@ pub(super) async fn accept_quic(
         }
         let remote = incoming.remote_address();
         let activity = Activity::new(Instant::now());
-        let arrival = Arrival {
-            address: remote.ip(),
-            carrier: Carrier::Quic,
-            activity: activity.clone(),
-        };
+        let arrival =
+            Arrival { address: remote.ip(), carrier: Carrier::Quic, activity: activity.clone() };
         // Only a token of a Retry proves the address: one from an earlier visit (NEW_TOKEN, RFC 9000 §8.1.3) may
         // have been passed on, so it saves the Retry while there is room and is worth nothing beyond that.
         let place = if incoming.may_retry() {

@@ -20,9 +20,11 @@ pub(super) fn limits(config: &Config, plain: usize, context: &Context) -> (Limit
     // However few there are, connections get half of them.
     let kept = KEPT_BACK.saturating_add(plain.saturating_add(idle).min(files / 2));
     let each = files_of_a_connection(config);
-    let (room, handshakes) = shares(files, config.handshakes, kept, each);
+    let Shares { connections: room, handshakes, waiting } =
+        Shares::of(files, config.handshakes, config.waiting, kept, each);
+    let limits = config.limits.clone().waiting_connections(waiting);
     if room >= config.connections {
-        return (config.limits.clone(), room);
+        return (limits, room);
     }
     let message = format!(
         "{files} open files do not suffice for {} connections: taking at most {room}",
@@ -32,12 +34,13 @@ pub(super) fn limits(config: &Config, plain: usize, context: &Context) -> (Limit
         .connections
         .saturating_mul(each)
         .saturating_add(config.handshakes)
+        .saturating_add(config.waiting)
         .saturating_add(kept);
     context.output.warning(
         &message,
         &[format!("raise it: ulimit -n {wanted}, or LimitNOFILE={wanted} in the unit")],
     );
-    (config.limits.clone().connections(room).handshakes_in_flight(handshakes), room)
+    (limits.connections(room).handshakes_in_flight(handshakes), room)
 }
 
 /// Connections that lie idle between this program and each upstream.
@@ -57,12 +60,23 @@ fn files_of_a_connection(config: &Config) -> usize {
     if config.sites.iter().any(|site| takes(&site.content)) { 2 } else { 1 }
 }
 
-/// Connections and handshakes that may hold files, `each` connection so many, where `kept` are kept back.
-/// Without files left over, the trust file could not be read when it changes, and then nobody is let in.
-fn shares(files: usize, handshakes: usize, kept: usize, each: usize) -> (usize, usize) {
-    let handshakes = handshakes.min(files / 4).max(1);
-    let rest = files.saturating_sub(kept).saturating_sub(handshakes);
-    ((rest / each.max(1)).max(1), handshakes)
+/// Who may hold files, and how many.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+struct Shares {
+    connections: usize,
+    handshakes: usize,
+    waiting: usize,
+}
+
+impl Shares {
+    /// Of `files`, where each connection takes `each` and `kept` are kept back. Without files left over, the
+    /// trust file could not be read when it changes, and then nobody is let in.
+    fn of(files: usize, handshakes: usize, waiting: usize, kept: usize, each: usize) -> Self {
+        let handshakes = handshakes.min(files / 4).max(1);
+        let waiting = waiting.min(files / 8).max(1);
+        let rest = files.saturating_sub(kept).saturating_sub(handshakes).saturating_sub(waiting);
+        Self { connections: (rest / each.max(1)).max(1), handshakes, waiting }
+    }
 }
 
 #[cfg(test)]
@@ -75,15 +89,18 @@ mod tests {
         for files in [64, 256, 1024, 4096, 65_536] {
             for (plain, each) in [(0, 1), (1, 1), (1, 2), (3, 2)] {
                 let kept = KEPT_BACK + plain * OF_A_PLAIN_LISTENER;
-                let (connections, handshakes) = shares(files, 512, kept, each);
-                assert!(connections >= 1 && handshakes >= 1);
+                let shares = Shares::of(files, 512, 4096, kept, each);
+                let Shares { connections, handshakes, waiting } = shares;
+                assert!(connections >= 1 && handshakes >= 1 && waiting >= 1);
                 if files > 2 * kept {
-                    assert!(connections * each + handshakes + kept <= files, "{files} {plain}");
+                    let held = connections * each + handshakes + waiting;
+                    assert!(held + kept <= files, "{files} {plain}");
                 }
             }
         }
-        assert_eq!(shares(65_536, 512, KEPT_BACK, 1), (65_536 - 512 - 128, 512));
-        assert_eq!(shares(65_536, 512, 384, 2), ((65_536 - 512 - 384) / 2, 512));
+        let connections = |kept, each| Shares::of(65_536, 512, 4096, kept, each).connections;
+        assert_eq!(connections(KEPT_BACK, 1), 65_536 - 512 - 4096 - 128);
+        assert_eq!(connections(384, 2), (65_536 - 512 - 4096 - 384) / 2);
     }
 
     #[test]

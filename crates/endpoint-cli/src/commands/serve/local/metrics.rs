@@ -137,10 +137,14 @@ fn of(info: &CertificateInfo) -> Vec<(String, String)> {
 }
 
 /// What the counters count.
-const HELP: [(&str, &str); 14] = [
+const HELP: [(&str, &str); 18] = [
     ("arrivals", "first packets and TCP connections that arrived"),
     ("retries", "arrivals answered with a Retry packet, to see whether the address is real"),
     ("refused", "arrivals refused before any TLS work, for a limit or during shutdown"),
+    ("refused_full", "of these, because there was no room and nobody who could give way"),
+    ("penalised", "of these, because their address had failed too often"),
+    ("held", "arrivals that waited for their turn to shake hands"),
+    ("gave_way", "strangers told to end because others needed the room"),
     ("handshakes", "handshakes finished"),
     ("handshake_failures", "handshakes that failed or came too late"),
     ("permitted", "connections that a handler was given"),
