@@ -1,0 +1,156 @@
+//! A crowd of strangers: each way in which one can take up room without being served.
+
+use std::{
+    net::{IpAddr, SocketAddr, UdpSocket},
+    sync::{
+        Arc,
+        atomic::{AtomicBool, AtomicUsize, Ordering},
+    },
+    thread::JoinHandle,
+    time::{Duration, Instant},
+};
+
+use bytes::BytesMut;
+use endpoint_tests::wire::Client;
+use quinn_proto::{ConnectionHandle, DatagramEvent, EndpointConfig};
+use tokio::{
+    io::{AsyncReadExt, AsyncWriteExt},
+    net::TcpSocket,
+};
+
+/// What a member of the crowd does, again and again.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub enum Way {
+    /// Connects over TCP and says nothing.
+    Silent,
+    /// Says the beginning of a hello, and no more.
+    HalfHello,
+    /// Shakes hands over TCP and asks for nothing.
+    Shaken,
+    /// Sends a whole first flight over QUIC and reads no answer.
+    FirstFlight,
+    /// Answers a Retry, which proves its address, and nothing after that.
+    ProvesOnly,
+}
+
+/// Every way.
+pub const WAYS: [Way; 5] =
+    [Way::Silent, Way::HalfHello, Way::Shaken, Way::FirstFlight, Way::ProvesOnly];
+
+/// A crowd at work on a thread of its own; it ends when this is dropped.
+#[derive(Debug)]
+pub struct Crowd {
+    ends: Arc<AtomicBool>,
+    tries: Arc<AtomicUsize>,
+    thread: Option<JoinHandle<()>>,
+}
+
+impl Crowd {
+    /// At each of `places`, in turn, somebody who does each of `ways`, `members` in all for each way.
+    #[must_use]
+    pub fn gather(server: SocketAddr, places: Vec<IpAddr>, ways: &[Way], members: usize) -> Self {
+        let (ends, tries) = (Arc::new(AtomicBool::new(false)), Arc::new(AtomicUsize::new(0)));
+        let (ways, over, count) = (ways.to_vec(), Arc::clone(&ends), Arc::clone(&tries));
+        let thread = std::thread::spawn(move || {
+            let runtime = tokio::runtime::Builder::new_current_thread()
+                .enable_all()
+                .build()
+                .expect("a runtime");
+            runtime.block_on(async {
+                for way in ways {
+                    for n in 0..members {
+                        let place = places[n % places.len()];
+                        tokio::spawn(keep_on(server, place, way, Arc::clone(&count)));
+                    }
+                }
+                while !over.load(Ordering::Relaxed) {
+                    tokio::time::sleep(Duration::from_millis(20)).await;
+                }
+            });
+        });
+        Self { ends, tries, thread: Some(thread) }
+    }
+
+    /// How often somebody of the crowd began anew.
+    #[must_use]
+    pub fn tries(&self) -> usize {
+        self.tries.load(Ordering::Relaxed)
+    }
+}
+
+impl Drop for Crowd {
+    fn drop(&mut self) {
+        self.ends.store(true, Ordering::Relaxed);
+        if let Some(thread) = self.thread.take() {
+            let _ = thread.join();
+        }
+    }
+}
+
+async fn keep_on(server: SocketAddr, place: IpAddr, way: Way, tries: Arc<AtomicUsize>) {
+    loop {
+        tries.fetch_add(1, Ordering::Relaxed);
+        let _ = match way {
+            Way::Silent => hold(server, place, &[]).await,
+            Way::HalfHello => hold(server, place, &[22, 3, 1, 2, 0, 1, 0]).await,
+            Way::Shaken => shaken(server, place).await,
+            Way::FirstFlight => datagrams(server, place, false).await,
+            Way::ProvesOnly => datagrams(server, place, true).await,
+        };
+        // A crowd that spins takes the core from those whose latency is measured.
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
+}
+
+/// Connects, says `bytes`, and waits until it is cut off.
+async fn hold(server: SocketAddr, place: IpAddr, bytes: &[u8]) -> std::io::Result<()> {
+    let socket = TcpSocket::new_v4()?;
+    socket.bind((place, 0).into())?;
+    let mut stream = socket.connect(server).await?;
+    stream.write_all(bytes).await?;
+    stream.read(&mut [0; 64]).await?;
+    Ok(())
+}
+
+async fn shaken(server: SocketAddr, place: IpAddr) -> std::io::Result<()> {
+    let client = Client::new(&[b"http/1.1"]).wants_x509();
+    let mut stream = client.dial_tcp(&place.to_string(), server, "localhost", &[]).await?;
+    stream.read(&mut [0; 64]).await?;
+    Ok(())
+}
+
+/// A QUIC client that sends its first flight and then reads nothing but, perhaps, a Retry.
+async fn datagrams(server: SocketAddr, place: IpAddr, answers: bool) -> std::io::Result<()> {
+    let socket = UdpSocket::bind((place, 0))?;
+    socket.set_nonblocking(true)?;
+    let socket = tokio::net::UdpSocket::from_std(socket)?;
+    let mut endpoint =
+        quinn_proto::Endpoint::new(Arc::new(EndpointConfig::default()), None, false, None);
+    let config = Client::new(&[b"public/1"]).quic();
+    let (_handle, mut connection): (ConnectionHandle, _) =
+        endpoint.connect(Instant::now(), config, server, "localhost").expect("a dial begins");
+    let mut buffer = Vec::new();
+    while connection.poll_transmit(Instant::now(), 1, &mut buffer).is_some() {
+        socket.send_to(&buffer, server).await?;
+        buffer.clear();
+    }
+    let mut packet = [0; 2048];
+    let heard = tokio::time::timeout(Duration::from_millis(500), socket.recv(&mut packet)).await;
+    let Ok(Ok(length)) = heard else { return Ok(()) };
+    // RFC 9000 §17.2.5: a long header whose type is 3.
+    if !answers || packet[0] & 0xf0 != 0xf0 {
+        return Ok(());
+    }
+    let data = BytesMut::from(&packet[..length]);
+    let event = endpoint.handle(Instant::now(), server, None, None, data, &mut buffer);
+    if let Some(DatagramEvent::ConnectionEvent(_, event)) = event {
+        connection.handle_event(event);
+    }
+    buffer.clear();
+    while connection.poll_transmit(Instant::now(), 1, &mut buffer).is_some() {
+        socket.send_to(&buffer, server).await?;
+        buffer.clear();
+    }
+    tokio::time::sleep(Duration::from_secs(2)).await;
+    Ok(())
+}

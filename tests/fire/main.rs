@@ -1,0 +1,5 @@
+//! Strangers do their worst; who else comes in meanwhile?
+
+mod crowd;
+mod honest;
+mod strangers;
