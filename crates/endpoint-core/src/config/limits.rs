@@ -4,7 +4,10 @@
 
 use std::time::Duration;
 
-use super::admission::AdmissionLimits;
+use super::{
+    admission::AdmissionLimits,
+    pace::{BodyLimits, PaceLimits},
+};
 
 /// Limits of an endpoint. Each has a safe default and a method of the same name that replaces it.
 #[derive(Clone, Debug)]
@@ -18,6 +21,7 @@ pub struct Limits {
     pub(crate) idle_timeout: Duration,
     pub(crate) keep_alive: Duration,
     pub(crate) streams_per_connection: u32,
+    pub(crate) pace: PaceLimits,
     pub(crate) requests: RequestLimits,
     pub(crate) stream_window_bytes: u32,
     pub(crate) connection_window_bytes: u32,
@@ -32,8 +36,8 @@ pub(crate) struct RequestLimits {
     pub(crate) at_once: u32,
     /// From a request's first byte to the end of its header section.
     pub(crate) header: Duration,
-    /// Silence within its body.
-    pub(crate) body_idle: Duration,
+    /// How slow its body may be.
+    pub(crate) body: BodyLimits,
     /// From when a client takes nothing of an answer that waits for it.
     pub(crate) answer_idle: Duration,
 }
@@ -43,7 +47,7 @@ impl Default for RequestLimits {
         Self {
             at_once: 100,
             header: Duration::from_secs(10),
-            body_idle: Duration::from_secs(30),
+            body: BodyLimits::default(),
             answer_idle: Duration::from_secs(60),
         }
     }
@@ -61,6 +65,7 @@ impl Default for Limits {
             idle_timeout: Duration::from_secs(30),
             keep_alive: Duration::from_secs(8),
             streams_per_connection: 100,
+            pace: PaceLimits::default(),
             requests: RequestLimits::default(),
             stream_window_bytes: 256 * 1024,
             connection_window_bytes: 4 * 1024 * 1024,
@@ -132,13 +137,6 @@ impl Limits {
     #[must_use]
     pub fn request_header_deadline(mut self, deadline: Duration) -> Self {
         self.requests.header = deadline;
-        self
-    }
-
-    /// Silence within the body of an HTTP request after which it is given up. Default 30 s.
-    #[must_use]
-    pub fn request_body_idle(mut self, silence: Duration) -> Self {
-        self.requests.body_idle = silence;
         self
     }
 

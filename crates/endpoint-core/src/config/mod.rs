@@ -6,9 +6,9 @@ mod admission;
 mod bundle;
 mod identity;
 mod limits;
+mod pace;
 mod tailscale;
 
-pub(crate) use self::limits::RequestLimits;
 pub use self::{
     access::{Access, Scope, ScopeError},
     acme::{
@@ -20,3 +20,4 @@ pub use self::{
     limits::Limits,
     tailscale::Tailscale,
 };
+pub(crate) use self::{limits::RequestLimits, pace::PaceLimits};

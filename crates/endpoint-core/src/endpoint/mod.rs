@@ -14,6 +14,7 @@ mod failures;
 mod held;
 #[cfg(feature = "http3")]
 mod http;
+mod pace;
 mod port;
 mod probe;
 mod refusal;

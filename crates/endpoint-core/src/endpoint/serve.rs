@@ -6,7 +6,10 @@ use futures_util::FutureExt;
 use tokio::time::{Instant, timeout_at};
 use tracing::{Instrument, Span, debug, debug_span, error, field};
 
-use super::Shared;
+use super::{
+    Shared,
+    pace::{self, OnStreams},
+};
 use crate::{
     admission::{Arrival, ConnectionSlot, Failure, Refusal, Slot, Waiting, Who},
     alpn::Alpn,
@@ -15,7 +18,7 @@ use crate::{
     event::{Event, RefusedKey},
     facts::{Carrier, LinkFacts, Reach},
     handler::{Connection, HandlerError, Permit},
-    phase::Activity,
+    phase::{Activity, Pace, Phase},
     tls::{self, QuicHandshake},
     transport::{Accepting, Link, StreamCredit, Whereabouts},
     trust::{Denial, Guard},
@@ -101,19 +104,26 @@ async fn quic(
     let mut deadline = began + shared.limits.handshake_deadline;
     let slot = match place {
         Place::Shakes(slot) => slot,
-        Place::Waits(waiting) => match timeout_at(deadline, waiting.turn(0)).await {
-            Ok(Some(slot)) => slot,
-            // The client sends its first flight again if it still wants to.
-            _ => return incoming.ignore(),
-        },
+        Place::Waits(waiting) => {
+            let turn = tokio::select! {
+                turn = timeout_at(deadline, waiting.turn(0)) => turn,
+                () = shared.drained() => return incoming.refuse(),
+            };
+            match turn {
+                Ok(Some(slot)) => slot,
+                // The client sends its first flight again if it still wants to.
+                _ => return incoming.ignore(),
+            }
+        }
     };
     // Time that it was held is not its own.
     deadline += began.elapsed();
+    activity.enter(Phase::Hello, Instant::now());
     // Boxed, because its state is large and a connection would keep the room for it all its life.
     let shaking = Box::pin(shake(&shared, incoming, local, accepting, deadline));
     let shaken = tokio::select! {
         shaken = shaking => shaken,
-        () = activity.gave_way() => return shared.handshake_failed(&GAVE_WAY),
+        why = shared.handshake_ends(&activity) => return shared.handshake_failed(&why),
     };
     match shaken {
         Ok(Some((link, facts))) => {
@@ -198,6 +208,7 @@ pub(super) async fn established_link(
     activity: Activity,
 ) {
     shared.observer.counters.handshakes.add(1);
+    activity.enter(Phase::Shaken, Instant::now());
     let span = Span::current();
     span.record("id", facts.id);
     span.record("profile", field::display(facts.profile));
@@ -282,12 +293,16 @@ async fn run(
     });
     let id = facts.id;
     let watch = guard.watch();
+    let pace = shared.pace(activity.clone());
+    let streams = OnStreams::of(&link, &facts.alpn);
+    let held = permit.clone();
+    let cut_off = pace::cut_off(&pace, streams, &held);
     let connection = Connection::accepted(
         link.clone(),
         credit,
         facts,
         watch.clone(),
-        shared.draining.clone(),
+        pace.clone(),
         handshake,
         shared.limits.requests,
     );
@@ -298,7 +313,7 @@ async fn run(
         biased;
         _ = watch.follow() => Served::CutOff(CloseCode::ShuttingDown),
         served = handler => Served::Whole(served),
-        () = activity.gave_way() => Served::CutOff(CloseCode::Overloaded),
+        code = cut_off => Served::CutOff(code),
         () = link.retired_too_many() => {
             counters.retirement_floods.add(1);
             debug!("peer retired more connection ids than it may");
@@ -306,6 +321,7 @@ async fn run(
         }
         () = shared.ended.cancelled() => Served::CutOff(CloseCode::ShuttingDown),
     };
+    activity.enter(Phase::Ending, Instant::now());
     // A handler may be the first to learn that the peer is no longer allowed, and return for it; the
     // peer is told why all the same, and its close is on its way already.
     let code = match (guard.entry().denial(), served) {
@@ -315,7 +331,7 @@ async fn run(
             denial.code(true)
         }
         (None, served) => {
-            let code = shared.code_after(served);
+            let code = shared.code_after(served, activity.told().map(pace::code));
             link.close(code);
             code
         }
@@ -333,12 +349,15 @@ enum Served {
 }
 
 impl Shared {
-    /// The close code that a handler's end means.
-    fn code_after(&self, served: Served) -> CloseCode {
+    /// The close code that a handler's end means; `told` is that of a connection that was told to end.
+    fn code_after(&self, served: Served, told: Option<CloseCode>) -> CloseCode {
         match served {
             Served::CutOff(code) => code,
-            Served::Whole(Ok(Ok(()))) if self.draining.is_cancelled() => CloseCode::ShuttingDown,
-            Served::Whole(Ok(Ok(()))) => CloseCode::Done,
+            Served::Whole(Ok(Ok(()))) => match told {
+                Some(code) => code,
+                None if self.draining.is_cancelled() => CloseCode::ShuttingDown,
+                None => CloseCode::Done,
+            },
             Served::Whole(Ok(Err(error))) => {
                 self.observer.counters.handler_errors.add(1);
                 debug!(error = %one_line(&error), "handler failed");
@@ -349,6 +368,25 @@ impl Shared {
                 error!("handler panicked");
                 CloseCode::HandlerFailed
             }
+        }
+    }
+
+    /// How long the connection may stay as it is.
+    pub(super) fn pace(&self, activity: Activity) -> Pace {
+        Pace::new(activity, self.draining.clone(), self.limits.pace)
+    }
+
+    /// Waits until the endpoint drains and a handshake has had time to come to its end.
+    async fn drained(&self) {
+        self.draining.cancelled().await;
+        tokio::time::sleep(self.limits.pace.goodbye).await;
+    }
+
+    /// Waits until a handshake has to end before it is done; says why.
+    pub(super) async fn handshake_ends(&self, activity: &Activity) -> &'static str {
+        tokio::select! {
+            () = activity.gave_way() => GAVE_WAY,
+            () = self.drained() => DRAINED,
         }
     }
 
@@ -399,6 +437,8 @@ fn one_line(text: &dyn std::fmt::Display) -> String {
     cut.escape_debug().to_string()
 }
 
+/// Why a handshake ended that was still going on a while after the drain began.
+const DRAINED: &str = "the endpoint shuts down";
 /// Why a handshake ended that others needed the place of.
 pub(super) const GAVE_WAY: &str = "it gave way to others";
 

@@ -1,6 +1,6 @@
 //! The same path for TLS over TCP: accept and dial.
 
-use std::{io, net::SocketAddr, sync::Arc, time::Duration};
+use std::{io, net::SocketAddr, pin::pin, sync::Arc, time::Duration};
 
 use tokio::{
     net::{TcpListener, TcpStream},
@@ -10,11 +10,11 @@ use tracing::Instrument;
 
 use super::{ConnectError, Shared, serve};
 use crate::{
-    admission::{Arrival, Failure, Waiting},
+    admission::{Arrival, Failure, Slot, Waiting},
     alpn::Alpn,
     facts::{Carrier, LinkFacts, Reach},
     identity::Identity,
-    phase::Activity,
+    phase::{Activity, Phase},
     target::HostPort,
     tls::{self, Expect, Verdict, tcp::TcpTlsError},
     transport::{
@@ -72,51 +72,83 @@ async fn tls_over_tcp(
     activity: Activity,
 ) {
     let began = Instant::now();
+    // Boxed, because its state is large and a connection would keep the room for it all its life.
+    let shaken = Box::pin(shake(&shared, accepted, waiting, &activity, began)).await;
+    if let Some((link, facts, slot)) = shaken {
+        serve::established_link(shared, link, facts, began.elapsed(), slot, activity).await;
+    }
+}
+
+/// The handshake of one connection; `None` if it failed or answered a challenge, which is counted.
+async fn shake(
+    shared: &Shared,
+    accepted: Accepted,
+    waiting: Waiting,
+    activity: &Activity,
+    began: Instant,
+) -> Option<(Link, LinkFacts, Slot)> {
+    let failed = |reason: &dyn std::fmt::Display| {
+        shared.handshake_failed(reason);
+        None
+    };
     let Accepted { stream, remote } = accepted;
-    let Ok(local) = stream.local_addr() else { return };
+    let local = stream.local_addr().ok()?;
     let reach = Reach::of(Some(local.ip()), remote.ip());
     let mut deadline = began + shared.limits.handshake_deadline;
+    let mut ends = pin!(shared.handshake_ends(activity));
+    let pace = shared.pace(activity.clone());
     // Until it says something it costs a descriptor, and no handshake.
     let first = tokio::select! {
-        first = timeout_at(deadline, tcp::unread(&stream)) => first,
-        () = activity.gave_way() => return shared.handshake_failed(&serve::GAVE_WAY),
+        first = tcp::unread(&stream) => Some(first),
+        () = pace.first_byte() => None,
+        () = tokio::time::sleep_until(deadline) => None,
+        why = &mut ends => return failed(&why),
     };
     let bytes = match first {
-        Ok(Ok(bytes)) => bytes,
-        Ok(Err(error)) => return shared.handshake_failed(&error),
-        Err(_) => {
+        Some(Ok(bytes)) => bytes,
+        Some(Err(error)) => return failed(&error),
+        None => {
             waiting.failed(Failure::Deadline);
-            return shared.handshake_failed(&"the deadline passed");
+            return failed(&"it said nothing in time");
         }
     };
     let spoke = Instant::now();
-    let slot = match timeout_at(deadline, waiting.turn(bytes)).await {
+    activity.enter(Phase::Hello, spoke);
+    let turn = tokio::select! {
+        turn = timeout_at(deadline, waiting.turn(bytes)) => turn,
+        why = &mut ends => return failed(&why),
+    };
+    let slot = match turn {
         Ok(Some(slot)) => slot,
-        Ok(None) => return shared.handshake_failed(&serve::GAVE_WAY),
-        Err(_) => return shared.handshake_failed(&"its turn did not come in time"),
+        Ok(None) => return failed(&serve::GAVE_WAY),
+        Err(_) => return failed(&"its turn did not come in time"),
     };
     // Time that it was held is not its own.
     deadline += spoke.elapsed();
     let shaken = tokio::select! {
         shaken = timeout_at(deadline, tls::tcp::accept_tcp(&shared.tls, reach, stream)) => shaken,
-        () = activity.gave_way() => return shared.handshake_failed(&serve::GAVE_WAY),
+        why = &mut ends => return failed(&why),
     };
     let (stream, handshake, peer) = match shaken {
         Ok(Ok(established)) => established,
         Ok(Err(error)) => {
             slot.failed(failure(&error));
-            return shared.handshake_failed(&error);
+            return failed(&error);
         }
         Err(_) => {
             slot.failed(Failure::Deadline);
-            return shared.handshake_failed(&"the deadline passed");
+            return failed(&"the deadline passed");
         }
     };
     if handshake.alpn == Alpn::ACME_TLS_1 {
         shared.challenge_answered();
         // Within the same deadline, or the socket goes as it is.
-        let _ = timeout_at(deadline, tcp::part(stream)).await;
-        return;
+        let parting = timeout_at(deadline, tcp::part(stream));
+        tokio::select! {
+            _ = parting => {}
+            _ = ends => {}
+        }
+        return None;
     }
     if handshake.alpn.is_http() {
         tcp::end_when_not_taken(stream.get_ref().0, shared.limits.requests.answer_idle);
@@ -132,7 +164,7 @@ async fn tls_over_tcp(
         local,
     };
     let link = Link::from(TcpLink::new(stream, remote, false));
-    serve::established_link(shared, link, facts, began.elapsed(), slot, activity).await;
+    Some((link, facts, slot))
 }
 
 /// What a failed handshake is booked as.

@@ -13,18 +13,18 @@ use std::{
     time::Duration,
 };
 
-use bytes::Bytes;
-use tokio_util::sync::CancellationToken;
-
 use crate::{
     alpn::Alpn,
     close::CloseCode,
     config::RequestLimits,
     error::LinkError,
     facts::{Address, Carrier, KeyKind, LinkFacts, PeerKey},
+    phase::{Movement, Pace},
     transport::{Link, QuicLink, RecvStream, SendStream, StreamCredit},
     trust::Watch,
 };
+use bytes::Bytes;
+use tokio::time::Instant;
 
 /// A connection whose other side proved what it had to. Cheap to clone; the clones are one connection.
 #[derive(Clone)]
@@ -40,7 +40,8 @@ struct Inner {
     /// Of HTTP requests on it.
     #[allow(dead_code, reason = "without HTTP nobody asks for them")]
     requests: RequestLimits,
-    draining: CancellationToken,
+    /// On accepted connections: how long it may stay as it is.
+    pace: Option<Pace>,
     /// On dialled connections: the stream whose opening was the server's yes.
     first: Mutex<Option<FirstStream>>,
     handshake: Duration,
@@ -55,13 +56,13 @@ impl Connection {
         credit: StreamCredit,
         facts: LinkFacts,
         watch: Watch,
-        draining: CancellationToken,
+        pace: Pace,
         handshake: Duration,
         requests: RequestLimits,
     ) -> Self {
         let first = Mutex::new(None);
-        let (credit, watch) = (Some(credit), Some(watch));
-        Self(Arc::new(Inner { link, credit, facts, watch, requests, draining, first, handshake }))
+        let (credit, watch, pace) = (Some(credit), Some(watch), Some(pace));
+        Self(Arc::new(Inner { link, credit, facts, watch, requests, pace, first, handshake }))
     }
 
     pub(crate) fn dialled(
@@ -70,10 +71,9 @@ impl Connection {
         first: Option<FirstStream>,
         handshake: Duration,
     ) -> Self {
-        let (draining, first) = (CancellationToken::new(), Mutex::new(first));
-        let requests = RequestLimits::default();
-        let (credit, watch) = (None, None);
-        Self(Arc::new(Inner { link, credit, facts, watch, requests, draining, first, handshake }))
+        let (requests, first) = (RequestLimits::default(), Mutex::new(first));
+        let (credit, watch, pace) = (None, None, None);
+        Self(Arc::new(Inner { link, credit, facts, watch, requests, pace, first, handshake }))
     }
 
     /// Opens a bidirectional stream; waits while the peer allows no more.
@@ -97,6 +97,15 @@ impl Connection {
     /// # Errors
     /// [`LinkError::Draining`] while the endpoint shuts down, otherwise why the connection ended.
     pub async fn accept_bi(&self) -> Result<(SendStream, RecvStream), LinkError> {
+        let (mut send, recv) = self.accept().await?;
+        // On TCP the stream is there before anything is said on it.
+        if let (Some(pace), Carrier::Quic) = (&self.0.pace, self.carrier()) {
+            send.counted(pace.activity().begin(Instant::now()));
+        }
+        Ok((send, recv))
+    }
+
+    async fn accept(&self) -> Result<(SendStream, RecvStream), LinkError> {
         let streams = self.unless_denied(self.0.link.accept_bi()).await?;
         self.check()?;
         if let Some(credit) = &self.0.credit {
@@ -161,7 +170,18 @@ impl Connection {
 
     /// Waits until the endpoint begins to shut down. Never on dialled connections.
     pub async fn draining(&self) {
-        self.0.draining.cancelled().await;
+        match &self.0.pace {
+            Some(pace) => pace.draining().await,
+            None => std::future::pending().await,
+        }
+    }
+
+    /// Waits until nothing has moved on it for a while: whoever ends need not wait any longer.
+    pub(crate) async fn quiet(&self) {
+        match &self.0.pace {
+            Some(pace) => pace.quiet(&Streams(&self.0.link)).await,
+            None => std::future::pending().await,
+        }
     }
 
     /// The protocol.
@@ -246,7 +266,7 @@ impl Connection {
     ) -> Result<T, LinkError> {
         let Some(watch) = &self.0.watch else { return next.await };
         self.check()?;
-        if self.0.draining.is_cancelled() {
+        if self.0.pace.as_ref().is_some_and(Pace::is_draining) {
             return Err(LinkError::Draining);
         }
         // What is there already is taken before anything is waited for: waiting puts a waiter into two
@@ -255,8 +275,21 @@ impl Connection {
             biased;
             next = next => next,
             code = watch.denied() => Err(LinkError::Closed(code)),
-            () = self.0.draining.cancelled() => Err(LinkError::Draining),
+            () = self.draining() => Err(LinkError::Draining),
         }
+    }
+}
+
+/// Whether something moves on a link.
+struct Streams<'a>(&'a Link);
+
+impl Movement for Streams<'_> {
+    fn count(&self) -> u64 {
+        self.0.streamed()
+    }
+
+    fn counts_requests(&self) -> bool {
+        false
     }
 }
 

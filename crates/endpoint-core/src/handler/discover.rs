@@ -72,7 +72,10 @@ impl Discover {
                 Some(_) = streams.join_next() => {}
             }
         }
-        while streams.join_next().await.is_some() {}
+        tokio::select! {
+            () = async { while streams.join_next().await.is_some() {} } => {}
+            () = connection.quiet() => {}
+        }
     }
 
     pub(crate) fn set(&self, answer: &DiscoverAnswer) {

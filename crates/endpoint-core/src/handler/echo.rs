@@ -30,8 +30,11 @@ impl Handler for Echo {
             }
         };
         if matches!(ended, LinkError::Draining) {
-            // What was accepted is carried to its end; the endpoint's deadline bounds it.
-            while streams.join_next().await.is_some() {}
+            // What was accepted is carried to its end, as long as something moves.
+            tokio::select! {
+                () = async { while streams.join_next().await.is_some() {} } => {}
+                () = connection.quiet() => {}
+            }
         }
         Ok(())
     }

@@ -8,12 +8,12 @@ use std::{future::poll_fn, panic::AssertUnwindSafe, sync::Arc, task::Poll};
 use bytes::Bytes;
 use futures_util::{FutureExt, StreamExt, stream::FuturesUnordered};
 use h3::error::ConnectionError;
-use tokio::time::{Instant, timeout};
+use tokio::time::Instant;
 
 use super::{
     Requester,
     http3_exchange::{End, Exchange, Serving},
-    limits::{FIELD_SECTION_BYTES, LARGE_BODY_WINDOW_BYTES, LINGER},
+    limits::{FIELD_SECTION_BYTES, LARGE_BODY_WINDOW_BYTES},
     meter::Role,
     quic::Metered,
     resets::Resets,
@@ -55,21 +55,24 @@ async fn serve_requests<S: HttpService>(
     let (service, shared) = (Arc::clone(service), Arc::clone(metered.shared()));
     let limits = connection.request_limits();
     let serving = Serving { service, requester, shared, limits };
-    let mut http3 = h3::server::builder()
-        .max_field_section_size(u64::from(FIELD_SECTION_BYTES))
-        .send_grease(false)
-        .build::<_, Bytes>(metered)
-        .await?;
+    let mut builder = h3::server::builder();
+    builder.max_field_section_size(u64::from(FIELD_SECTION_BYTES)).send_grease(false);
+    // Waits for ever where the client lets us open no stream to say SETTINGS on.
+    let mut http3 = tokio::select! {
+        built = builder.build::<_, Bytes>(metered) => built?,
+        () = connection.ends() => return Ok(()),
+    };
     // Requests whose answer was not there at once.
     let mut requests = FuturesUnordered::new();
     let mut resets = Resets::default();
     let mut accepting = true;
-    let mut drains = std::pin::pin!(connection.draining());
-    let mut draining = false;
+    let mut ends = std::pin::pin!(connection.ends());
+    let mut ending = false;
     loop {
-        if draining && requests.is_empty() {
-            // The last answers are on their way; the client closes when it has them.
-            let _ = timeout(LINGER, connection.closed()).await;
+        if ending && requests.is_empty() {
+            // The last answers are on their way; the client closes when it has them, or is closed when
+            // nothing moves any more.
+            connection.closed().await;
             return Ok(());
         }
         if !accepting && requests.is_empty() {
@@ -99,8 +102,9 @@ async fn serve_requests<S: HttpService>(
                     }
                 }
             }
-            () = &mut drains, if !draining => {
-                draining = true;
+            () = &mut ends, if !ending => {
+                ending = true;
+                // RFC 9114 §5.2: GOAWAY. Whoever lets us say nothing is closed all the same.
                 http3.shutdown(0).await?;
                 continue;
             }

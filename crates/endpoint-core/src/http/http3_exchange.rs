@@ -137,7 +137,7 @@ where
         }
         let body = match body.is_empty(cx) {
             true => RequestBody::empty(),
-            false => RequestBody::http3(body).given_up_after(limits.body_idle),
+            false => RequestBody::http3(body).given_up_after(limits.body.idle),
         };
         self.begin(request.map(|()| body), send)
     }
@@ -185,7 +185,7 @@ where
                     self.start(resolved.0, resolved.1, cx)
                 }
                 State::Ending { body, deadline, request, send } => {
-                    if let Err(end) = ready!(poll_ended(body, deadline, limits.body_idle, send, cx))
+                    if let Err(end) = ready!(poll_ended(body, deadline, limits.body.idle, send, cx))
                     {
                         return Poll::Ready(end);
                     }

@@ -13,5 +13,3 @@ pub(super) const LARGE_BODY_WINDOW_BYTES: u32 = 1024 * 1024;
 /// (CVE-2023-44487).
 pub(super) const RESETS: u32 = 100;
 pub(super) const RESETS_PERIOD: Duration = Duration::from_secs(10);
-/// Time that a client has to fetch its last answers once the endpoint shuts down.
-pub(super) const LINGER: Duration = Duration::from_secs(1);

@@ -15,13 +15,17 @@ use std::{
 use bytes::Bytes;
 use http::{Request, Response};
 use http_body::Body;
-use tokio::{sync::Semaphore, time::timeout};
+use tokio::{
+    sync::Semaphore,
+    time::{Instant, sleep},
+};
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use tower_service::Service;
 
 use super::{BoxError, RequestBody, Requester, service::HttpService, tcp::http1};
 use crate::{
-    config::{Limits, RequestLimits},
+    config::{Limits, PaceLimits, RequestLimits},
+    phase::{Activity, Pace, RequestsOnly},
     transport::tcp::{Accepted, accept, end_when_not_taken},
 };
 
@@ -87,7 +91,7 @@ where
 {
     listener.set_nonblocking(true)?;
     let listener = tokio::net::TcpListener::from_std(listener)?;
-    Ok(serve(listener, service, options.clone(), limits.requests, end))
+    Ok(serve(listener, service, options.clone(), limits.requests, limits.pace, end))
 }
 
 async fn serve<S: HttpService>(
@@ -95,6 +99,7 @@ async fn serve<S: HttpService>(
     service: S,
     options: PlainOptions,
     limits: RequestLimits,
+    pace: PaceLimits,
     end: impl Future<Output = ()> + Send + 'static,
 ) {
     let service = Arc::new(service);
@@ -119,12 +124,14 @@ async fn serve<S: HttpService>(
         end_when_not_taken(&stream, limits.answer_idle);
         let (service, draining) = (Arc::clone(&service), ended.clone());
         tasks.spawn(async move {
-            let requester = Requester::plain(remote, local);
-            let drains = draining.cancelled();
-            let ended = http1(stream, &service, &requester, limits, lifetime.is_none(), drains);
-            let ended = match lifetime {
-                Some(lifetime) => timeout(lifetime, ended).await.unwrap_or(Ok(())),
-                None => ended.await,
+            let activity = Activity::new(Instant::now());
+            let requester = Requester::plain_on(remote, local, activity.clone());
+            let pace = Pace::new(activity, draining, pace);
+            let ended =
+                http1(stream, &service, &requester, limits, lifetime.is_none(), pace.ends());
+            let ended = tokio::select! {
+                ended = ended => ended,
+                () = cut_off(&pace, lifetime) => Ok(()),
             };
             if let Err(error) = ended {
                 tracing::debug!(%error, %remote, "plain connection ended");
@@ -135,6 +142,24 @@ async fn serve<S: HttpService>(
     drop(end_with_this);
     tasks.close();
     tasks.wait().await;
+}
+
+/// Waits until the connection has to be cut off: by its phase, or because all end and nothing is under way.
+async fn cut_off(pace: &Pace, lifetime: Option<Duration>) {
+    let over = async {
+        match lifetime {
+            Some(lifetime) => sleep(lifetime).await,
+            None => std::future::pending().await,
+        }
+    };
+    tokio::select! {
+        () = over => {}
+        () = pace.silence(&RequestsOnly, || false) => {}
+        () = async {
+            pace.ends().await;
+            pace.quiet(&RequestsOnly).await;
+        } => {}
+    }
 }
 
 /// Connections by where they come from.

@@ -9,11 +9,13 @@ use std::{
 };
 
 use http::Request;
+use tokio::time::Instant;
 
 use super::RequestBody;
 use crate::{
     config::Access,
     facts::{Address, Carrier, KeyKind, PeerKey, is_loopback},
+    phase::{self, Activity},
     trust::{Approval, Denial, Permit, Watch},
 };
 
@@ -23,17 +25,22 @@ pub struct Requester(Arc<Inner>);
 
 /// An answer that is under way.
 #[derive(Debug)]
-pub(super) struct UnderWay(Requester);
+pub(super) struct UnderWay {
+    requester: Requester,
+    /// Its connection is busy as long.
+    _busy: phase::UnderWay,
+}
 
 impl Drop for UnderWay {
     fn drop(&mut self) {
-        self.0.0.answers.fetch_sub(1, Ordering::Relaxed);
+        self.requester.0.answers.fetch_sub(1, Ordering::Relaxed);
     }
 }
 
 #[derive(Debug)]
 struct Inner {
     over: Over,
+    activity: Activity,
     /// Answers under way.
     answers: AtomicUsize,
 }
@@ -46,21 +53,24 @@ enum Over {
     Plain { remote: SocketAddr, local: SocketAddr },
 }
 
-impl From<Over> for Requester {
-    fn from(over: Over) -> Self {
-        Self(Arc::new(Inner { over, answers: AtomicUsize::new(0) }))
-    }
-}
-
 impl Requester {
-    pub(super) fn live(watch: Watch) -> Self {
-        Over::Live(watch).into()
+    fn new(over: Over, activity: Activity) -> Self {
+        Self(Arc::new(Inner { over, activity, answers: AtomicUsize::new(0) }))
+    }
+
+    pub(super) fn live(watch: Watch, activity: Activity) -> Self {
+        Self::new(Over::Live(watch), activity)
+    }
+
+    /// The same as [`Self::plain`], of a connection whose phase somebody watches.
+    pub(super) fn plain_on(remote: SocketAddr, local: SocketAddr, activity: Activity) -> Self {
+        Self::new(Over::Plain { remote, local }, activity)
     }
 
     /// A requester on a plain connection, which shows no key.
     #[must_use]
     pub fn plain(remote: SocketAddr, local: SocketAddr) -> Self {
-        Over::Plain { remote, local }.into()
+        Self::plain_on(remote, local, Activity::new(Instant::now()))
     }
 
     /// Answers of this connection that are under way: an answer that waits for its client should hold the
@@ -73,7 +83,8 @@ impl Requester {
     /// Counts an answer until it ends.
     pub(super) fn answering(&self) -> UnderWay {
         self.0.answers.fetch_add(1, Ordering::Relaxed);
-        UnderWay(self.clone())
+        let busy = self.0.activity.begin(Instant::now());
+        UnderWay { requester: self.clone(), _busy: busy }
     }
 
     /// Puts the requester, and the guard of the body if there is one, into a request's extensions.

@@ -64,10 +64,10 @@ impl<S> fmt::Debug for Web<S> {
 
 impl<S: HttpService> Handler for Web<S> {
     async fn serve(&self, connection: Connection, permit: Permit) -> Result<(), HandlerError> {
-        let Some(watch) = connection.watch().cloned() else {
+        let (Some(watch), Some(activity)) = (connection.watch(), connection.activity()) else {
             return Err("HTTP is served on accepted connections".into());
         };
-        let requester = Requester::live(watch);
+        let requester = Requester::live(watch.clone(), activity.clone());
         match connection.alpn() {
             alpn if *alpn == Alpn::H3 => {
                 http3::serve(&self.0, connection, requester, permit.has_grant()).await

@@ -56,21 +56,24 @@ pub(super) async fn serve_http1<S: HttpService>(
 ) -> Result<(), HandlerError> {
     let Some(duplex) = Duplex::of(&connection).await else { return Ok(()) };
     let limits = connection.request_limits();
-    note(http1(duplex, service, &requester, limits, true, connection.draining()).await);
-    // Without an upgrade the stream is gone by now; with one, the link lives as long as the stream does.
+    note(http1(duplex, service, &requester, limits, true, connection.ends()).await);
+    // Without an upgrade the stream is gone by now; with one, the link lives as long as the stream does, and
+    // is busy as long.
+    let _tunnel = requester.answering();
     connection.closed().await;
     Ok(())
 }
 
-/// Answers the requests of one HTTP/1.1 connection until it ends. When `drains` comes, what was asked is
-/// answered and nothing more is taken.
+/// Answers the requests of one HTTP/1.1 connection until it ends. When `ends` comes, what was asked is
+/// answered and nothing more is taken. A client that is in the middle of its request keeps hyper waiting then,
+/// so the caller sets a limit.
 pub(super) async fn http1<S: HttpService>(
     io: impl AsyncRead + AsyncWrite + Send + Unpin + 'static,
     service: &Arc<S>,
     requester: &Requester,
     limits: RequestLimits,
     keep_alive: bool,
-    drains: impl Future<Output = ()>,
+    ends: impl Future<Output = ()>,
 ) -> hyper::Result<()> {
     let unread = Unread::default();
     let io = TokioIo::new(Lingering::new(io, unread.clone()));
@@ -89,7 +92,7 @@ pub(super) async fn http1<S: HttpService>(
     let mut served = Box::pin(served);
     tokio::select! {
         ended = served.as_mut() => ended,
-        () = drains => {
+        () = ends => {
             served.as_mut().graceful_shutdown();
             served.await
         }
@@ -146,7 +149,9 @@ pub(super) async fn serve_http2<S: HttpService>(
     let ended = async {
         tokio::select! {
             ended = served.as_mut() => ended,
-            () = connection.draining() => {
+            () = connection.ends() => {
+                // hyper waits for a client's preface that may never come, and for its word that it has read
+                // the GOAWAY; for how long is said above all protocols.
                 served.as_mut().graceful_shutdown();
                 served.await
             }
@@ -190,7 +195,7 @@ impl Drop for Unanswered {
 
 /// A body that is given up as the limits say.
 fn body_of(body: Incoming, limits: RequestLimits) -> RequestBody {
-    RequestBody::from(body).given_up_after(limits.body_idle)
+    RequestBody::from(body).given_up_after(limits.body.idle)
 }
 
 /// Answers one request, whatever happens: checked, with its requester, with `alt-svc` behind TLS.
@@ -317,7 +322,7 @@ pub(super) struct Duplex {
 impl Duplex {
     /// `None` if the connection is at its end.
     async fn of(connection: &Connection) -> Option<Self> {
-        match connection.accept_bi().await {
+        match connection.stream().await {
             Ok((send, recv)) => Some(Self { send, recv }),
             Err(error) => {
                 note(Err(error));

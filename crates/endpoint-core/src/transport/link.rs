@@ -206,6 +206,29 @@ impl Link {
         }
     }
 
+    /// What went out on streams so far: frames on QUIC, bytes of TLS plain text on TCP.
+    pub(crate) fn sent(&self) -> u64 {
+        match self {
+            Self::Quic(QuicLink { connection, .. }) => connection.stats().frame_tx.stream,
+            Self::Tcp(link) => link.bytes().0,
+        }
+    }
+
+    /// The same for both ways, and datagrams that came. What keeps a connection alive is not in it.
+    pub(crate) fn streamed(&self) -> u64 {
+        match self {
+            Self::Quic(QuicLink { connection, .. }) => {
+                let stats = connection.stats();
+                let (sent, received) = (stats.frame_tx.stream, stats.frame_rx.stream);
+                sent.saturating_add(received).saturating_add(stats.frame_rx.datagram)
+            }
+            Self::Tcp(link) => {
+                let (sent, received) = link.bytes();
+                sent.saturating_add(received)
+            }
+        }
+    }
+
     pub(crate) fn rtt(&self) -> Option<Duration> {
         match self {
             Self::Quic(QuicLink { connection, .. }) => Some(connection.rtt()),

@@ -15,13 +15,15 @@ use super::{
     link::from_quinn,
     tcp_link::{TcpRecv, TcpSend},
 };
-use crate::error::LinkError;
+use crate::{error::LinkError, phase::UnderWay};
 
 /// The sending half of a stream. Dropped before [`Self::finish`], it is given up: what was sent so far
 /// must not look like the whole, least of all when a handler was cut off in the middle.
 pub struct SendStream {
     sender: Sender,
     finished: bool,
+    /// On accepted streams: that it is under way.
+    under_way: Option<UnderWay>,
 }
 
 enum Sender {
@@ -39,7 +41,12 @@ enum Receiver {
 
 impl SendStream {
     pub(crate) fn quic(stream: quinn::SendStream) -> Self {
-        Self { sender: Sender::Quic(stream), finished: false }
+        Self { sender: Sender::Quic(stream), finished: false, under_way: None }
+    }
+
+    /// Counts as under way until it is dropped.
+    pub(crate) fn counted(&mut self, under_way: UnderWay) {
+        self.under_way = Some(under_way);
     }
 
     /// Sends all of `bytes`, waiting for flow control.
@@ -119,7 +126,7 @@ impl SendStream {
 
 impl From<TcpSend> for SendStream {
     fn from(half: TcpSend) -> Self {
-        Self { sender: Sender::Tcp(half), finished: false }
+        Self { sender: Sender::Tcp(half), finished: false, under_way: None }
     }
 }
 

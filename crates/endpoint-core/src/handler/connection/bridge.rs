@@ -1,6 +1,9 @@
 //! What the HTTP bridge needs of a connection, which accepts streams by itself.
 
-use super::{Connection, FirstStream, Link, RequestLimits, Watch};
+use super::{
+    Connection, FirstStream, Link, LinkError, RecvStream, RequestLimits, SendStream, Watch,
+};
+use crate::phase::{Activity, Pace};
 
 impl Connection {
     /// quinn's own connection without all of its stream credit: whoever accepts streams from it calls
@@ -21,6 +24,25 @@ impl Connection {
     pub(crate) fn stream_opened(&self) {
         if let Some(credit) = &self.0.credit {
             credit.used(&self.0.link);
+        }
+    }
+
+    /// On TCP: the link's one stream, whose requests are counted by whoever takes it.
+    pub(crate) async fn stream(&self) -> Result<(SendStream, RecvStream), LinkError> {
+        self.accept().await
+    }
+
+    /// On accepted connections: how far it has come.
+    pub(crate) fn activity(&self) -> Option<&Activity> {
+        self.0.pace.as_ref().map(Pace::activity)
+    }
+
+    /// Waits until the connection has to end: the endpoint shuts down, or it was told to. How long it may
+    /// take for that is not its own affair.
+    pub(crate) async fn ends(&self) {
+        match &self.0.pace {
+            Some(pace) => pace.ends().await,
+            None => std::future::pending().await,
         }
     }
 

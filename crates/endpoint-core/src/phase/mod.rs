@@ -1,23 +1,30 @@
 //! How far has a connection come, and since when is it silent?
 //!
 //! Ground: one [`Activity`] per accepted connection, shared by the table of sources (`admission`), the carrier
-//! and the protocol. Time is an argument; nothing here waits but [`Activity::gave_way`].
+//! and the protocol. Time is an argument; what waits for a deadline is [`Pace`].
 //! Not here: how long each phase may last (`config::Limits`) and who gives way to whom (`admission`).
 //!
 //! Always true: phases go forward, except that busy and idle alternate; a connection that was told to give way
 //! is told once and for good.
 
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+mod pace;
 
-use tokio::time::Instant;
+use std::sync::{
+    Arc, Mutex, MutexGuard, PoisonError,
+    atomic::{AtomicU8, Ordering},
+};
+
+use tokio::{sync::Notify, time::Instant};
 use tokio_util::sync::CancellationToken;
+
+pub(crate) use self::pace::{Movement, Pace, RequestsOnly};
 
 /// How far a connection has come.
 #[derive(Clone, Copy, Debug, Eq, Ord, PartialEq, PartialOrd)]
 pub(crate) enum Phase {
-    /// It is there, and has not said a whole ClientHello.
+    /// It is there and has said nothing.
     Arrived,
-    /// The hello was read; hands are being shaken.
+    /// Its first byte came; hands are being shaken.
     Hello,
     /// Hands are shaken; nothing was asked yet.
     Shaken,
@@ -29,6 +36,40 @@ pub(crate) enum Phase {
     Ending,
 }
 
+/// How full is the place that a connection takes up: the whole table, or its prefix's share of it? Whoever
+/// counts says so; the fuller, the shorter a stranger may be silent.
+#[derive(Clone, Copy, Debug, Default, Eq, Ord, PartialEq, PartialOrd)]
+pub(crate) enum Crowd {
+    /// Less than half.
+    #[default]
+    Roomy,
+    /// Half or more.
+    Half,
+    /// Three quarters or more.
+    Most,
+}
+
+impl Crowd {
+    /// Of `room` places, `taken` are in use.
+    pub(crate) fn of(taken: usize, room: usize) -> Self {
+        let quarters = taken.saturating_mul(4).checked_div(room).unwrap_or(4);
+        match quarters {
+            0 | 1 => Self::Roomy,
+            2 => Self::Half,
+            _ => Self::Most,
+        }
+    }
+}
+
+/// Why a connection was told to end.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub(crate) enum Told {
+    /// Somebody else needs its place.
+    GiveWay,
+    /// It has been silent for too long.
+    Silent,
+}
+
 /// The phase of one connection. Cheap to clone; all clones are one.
 #[derive(Clone, Debug)]
 pub(crate) struct Activity(Arc<Inner>);
@@ -37,6 +78,9 @@ pub(crate) struct Activity(Arc<Inner>);
 struct Inner {
     state: Mutex<State>,
     given_way: CancellationToken,
+    crowd: AtomicU8,
+    /// Told when the crowd grows, so that a deadline that was far away is looked at again.
+    crowded: Notify,
 }
 
 #[derive(Debug)]
@@ -45,13 +89,46 @@ struct State {
     since: Instant,
     /// Requests and streams under way.
     under_way: u32,
+    told: Option<Told>,
 }
 
 impl Activity {
     /// A connection that arrived at `now`.
     pub(crate) fn new(now: Instant) -> Self {
-        let state = State { phase: Phase::Arrived, since: now, under_way: 0 };
-        Self(Arc::new(Inner { state: Mutex::new(state), given_way: CancellationToken::new() }))
+        let state = State { phase: Phase::Arrived, since: now, under_way: 0, told: None };
+        Self(Arc::new(Inner {
+            state: Mutex::new(state),
+            given_way: CancellationToken::new(),
+            crowd: AtomicU8::new(Crowd::Roomy as u8),
+            crowded: Notify::new(),
+        }))
+    }
+
+    /// Says how full it is around the connection now: at its arrival, and again when that changes.
+    pub(crate) fn feel(&self, crowd: Crowd) {
+        if self.0.crowd.swap(crowd as u8, Ordering::Relaxed) < crowd as u8 {
+            self.0.crowded.notify_one();
+        }
+    }
+
+    /// How full it is around the connection.
+    pub(crate) fn crowd(&self) -> Crowd {
+        match self.0.crowd.load(Ordering::Relaxed) {
+            0 => Crowd::Roomy,
+            1 => Crowd::Half,
+            _ => Crowd::Most,
+        }
+    }
+
+    /// Waits until the crowd has grown since this was last waited for.
+    async fn crowd_grew(&self) {
+        self.0.crowded.notified().await;
+    }
+
+    /// The phase, and since when it lasts.
+    pub(crate) fn place(&self) -> (Phase, Instant) {
+        let state = self.state();
+        (state.phase, state.since)
     }
 
     /// Goes on to `phase`; a step back is passed over, except from idle to busy.
@@ -81,7 +158,17 @@ impl Activity {
 
     /// Tells the connection to end, because somebody else needs its place.
     pub(crate) fn give_way(&self) {
+        self.tell(Told::GiveWay);
+    }
+
+    fn tell(&self, told: Told) {
+        self.state().told.get_or_insert(told);
         self.0.given_way.cancel();
+    }
+
+    /// Why it was told to end; `None` if it was not.
+    pub(crate) fn told(&self) -> Option<Told> {
+        self.state().told
     }
 
     /// Waits until the connection is told to end; for ever if it never is.
@@ -145,6 +232,19 @@ mod tests {
         activity.enter(Phase::Ending, Instant::now());
         drop(again);
         assert_eq!(activity.phase(), Phase::Ending);
+    }
+
+    #[test]
+    fn tells_half_full_from_nearly_full() {
+        let crowds = [(0, 8), (3, 8), (4, 8), (5, 8), (6, 8), (9, 8), (0, 0)];
+        let told = crowds.map(|(taken, room)| Crowd::of(taken, room));
+        use Crowd::{Half, Most, Roomy};
+        assert_eq!(told, [Roomy, Roomy, Half, Half, Most, Most, Most]);
+        let activity = Activity::new(Instant::now());
+        for crowd in [Half, Most, Roomy] {
+            activity.feel(crowd);
+            assert_eq!(activity.clone().crowd(), crowd);
+        }
     }
 
     #[tokio::test]
