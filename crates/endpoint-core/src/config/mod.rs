@@ -9,6 +9,8 @@ mod limits;
 mod pace;
 mod tailscale;
 
+#[cfg(feature = "http3")]
+pub(crate) use self::pace::BodyLimits;
 pub use self::{
     access::{Access, Scope, ScopeError},
     acme::{

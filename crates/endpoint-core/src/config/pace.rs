@@ -51,7 +51,7 @@ pub(crate) struct BodyLimits {
 
 impl Default for BodyLimits {
     fn default() -> Self {
-        Self { idle: Duration::from_secs(30), grace: Duration::from_secs(20), least_rate: 500 }
+        Self { idle: Duration::from_secs(30), grace: Duration::from_secs(30), least_rate: 500 }
     }
 }
 
@@ -119,7 +119,7 @@ impl Limits {
         self
     }
 
-    /// Time waited for the body of an HTTP request before its rate counts. Default 20 s.
+    /// Time waited for the body of an HTTP request before its rate counts. Default 30 s.
     #[must_use]
     pub fn request_body_grace(mut self, grace: Duration) -> Self {
         self.requests.body.grace = grace;

@@ -5,24 +5,28 @@ use std::{
     pin::Pin,
     sync::{Arc, Mutex, PoisonError},
     task::{Context, Poll, ready},
-    time::Duration,
 };
 
 use bytes::Bytes;
+use h3::error::Code;
 use http_body::{Body, Frame, SizeHint};
 use hyper::body::Incoming;
-use tokio::time::{Sleep, sleep};
 
-use super::{BoxError, guard::Ended, http3_body::Http3Body, linger::Unread};
-use crate::trust::Denial;
+use super::{
+    BoxError,
+    body_pace::{BodyPace, Stalled},
+    guard::Ended,
+    http3_body::Http3Body,
+    linger::Unread,
+};
+use crate::{config::BodyLimits, trust::Denial};
 
 /// The body of a request: read on demand, so that a slow reader slows the sender down. Trailers come last.
-/// A client that sends nothing for too long is given up, and the body fails.
+/// A client that sends nothing for too long, or too slowly, is given up: the body fails, and the request is
+/// answered with 408.
 pub struct RequestBody {
     kind: Kind,
-    patience: Option<Duration>,
-    /// Since when nothing came.
-    idle: Option<Pin<Box<Sleep>>>,
+    pace: Option<BodyPace>,
     /// Where it is told whether there is a rest.
     unread: Option<Unread>,
     guard: Option<BodyGuard>,
@@ -67,9 +71,15 @@ impl RequestBody {
         Kind::Http3(Box::new(body)).into()
     }
 
-    /// The same, given up after so much silence.
-    pub(super) fn given_up_after(self, silence: Duration) -> Self {
-        Self { patience: Some(silence), ..self }
+    /// The same, given up when it does not come as fast as `limits` say.
+    pub(super) fn paced(self, limits: BodyLimits) -> Self {
+        let pace = (!self.is_end_stream()).then(|| BodyPace::new(limits));
+        Self { pace, ..self }
+    }
+
+    /// Tells whoever answers whether the body was given up.
+    pub(super) fn stalled(&self) -> Option<Stalled> {
+        self.pace.as_ref().map(|pace| pace.stalled().clone())
     }
 
     /// The same, telling until it was read to its end that there is a rest.
@@ -86,9 +96,9 @@ impl RequestBody {
         Some(self.guard.get_or_insert_default().clone())
     }
 
-    fn give_up(&mut self) {
+    fn give_up(&mut self, code: Code) {
         if let Kind::Http3(body) = &mut self.kind {
-            body.give_up();
+            body.give_up(code);
         }
         // Dropped, the rest of the body is not waited for by HTTP/1.1 and HTTP/2 either.
         *self = Self::empty();
@@ -107,7 +117,7 @@ impl RequestBody {
 
 impl From<Kind> for RequestBody {
     fn from(kind: Kind) -> Self {
-        Self { kind, patience: None, idle: None, unread: None, guard: None }
+        Self { kind, pace: None, unread: None, guard: None }
     }
 }
 
@@ -128,11 +138,14 @@ impl Body for RequestBody {
         if let Some(guard) = &self.guard
             && let Poll::Ready(denial) = guard.poll(cx)
         {
-            self.give_up();
+            self.give_up(Code::H3_REQUEST_CANCELLED);
             return Poll::Ready(Some(Err(denial.into())));
         }
         if let Poll::Ready(frame) = self.poll_kind(cx) {
-            self.idle = None;
+            if let Some(pace) = &mut self.pace {
+                let data = frame.as_ref().and_then(|frame| frame.as_ref().ok()?.data_ref());
+                pace.came(data.map_or(0, Bytes::len));
+            }
             if let Some(unread) = &self.unread
                 && (frame.is_none() || self.is_end_stream())
             {
@@ -140,11 +153,13 @@ impl Body for RequestBody {
             }
             return Poll::Ready(frame);
         }
-        let Some(patience) = self.patience else { return Poll::Pending };
-        let idle = self.idle.get_or_insert_with(|| Box::pin(sleep(patience)));
-        ready!(idle.as_mut().poll(cx));
-        self.give_up();
-        Poll::Ready(Some(Err("the client sent nothing for too long".into())))
+        let Some(pace) = &mut self.pace else { return Poll::Pending };
+        ready!(pace.poll_over(cx));
+        //= https://www.rfc-editor.org/rfc/rfc9114#section-4.1.1
+        //# The error code H3_NO_ERROR SHOULD be used when requesting that the client stop sending on the
+        //# request stream.
+        self.give_up(Code::H3_NO_ERROR);
+        Poll::Ready(Some(Err("the client sent nothing for too long, or too slowly".into())))
     }
 
     fn is_end_stream(&self) -> bool {

@@ -112,9 +112,8 @@ impl Answering {
         self.write(Section::answer(StatusCode::CONTINUE, &HeaderMap::new()), None)
     }
 
-    /// Answers that the service failed.
-    pub(super) fn broken<B>(mut self) -> Result<Sending<B>, End> {
-        let status = StatusCode::INTERNAL_SERVER_ERROR;
+    /// Answers with no more than `status`, which says what failed.
+    pub(super) fn failed<B>(mut self, status: StatusCode) -> Result<Sending<B>, End> {
         self.write(Section::answer(status, &HeaderMap::new()), None)?;
         Ok(Sending { send: self, body: Rest::Broken })
     }

@@ -86,10 +86,10 @@ impl Http3Body {
         Poll::Ready(self.received == 0)
     }
 
-    /// The client sent nothing for too long.
-    pub(super) fn give_up(&mut self) {
+    /// Reads no more; the client is told so.
+    pub(super) fn give_up(&mut self, code: Code) {
         self.place = Place::Ended;
-        self.recv.stop_sending(Code::H3_REQUEST_CANCELLED);
+        self.recv.stop_sending(code);
     }
 
     fn poll_progress(

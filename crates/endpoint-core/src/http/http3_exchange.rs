@@ -15,13 +15,14 @@ use std::{
 
 use bytes::Bytes;
 use h3::{error::StreamError, server::RequestResolver};
-use http::{Method, Request, Response, header};
+use http::{Method, Request, Response, StatusCode, header};
 use http_body::Body;
 use tokio::time::{Sleep, sleep};
 use tower_service::Service;
 
 use super::{
     BoxError, RequestBody, Requester,
+    body_pace::Stalled,
     check::{self, Refusal},
     http3_answer::{Answering, Sending},
     http3_body::Http3Body,
@@ -55,6 +56,8 @@ where
     malformed: Malformed,
     /// Once it is judged.
     under_way: Option<UnderWay>,
+    /// Whether its body was given up.
+    stalled: Option<Stalled>,
     state: State<S, B>,
 }
 
@@ -104,7 +107,7 @@ where
         malformed: Malformed,
     ) -> Self {
         let state = State::Resolving { resolver: Some(resolver), deadline: None };
-        Self { serving, malformed, under_way: None, state }
+        Self { serving, malformed, under_way: None, stalled: None, state }
     }
 
     /// Judges a request whose header section is whole.
@@ -137,8 +140,9 @@ where
         }
         let body = match body.is_empty(cx) {
             true => RequestBody::empty(),
-            false => RequestBody::http3(body).given_up_after(limits.body.idle),
+            false => RequestBody::http3(body).paced(limits.body),
         };
+        self.stalled = body.stalled();
         self.begin(request.map(|()| body), send)
     }
 
@@ -175,7 +179,8 @@ where
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<End> {
         let limits = self.serving.limits;
         loop {
-            let next = match &mut self.state {
+            let this = &mut *self;
+            let next = match &mut this.state {
                 State::Resolving { resolver, deadline } => {
                     let resolved =
                         match ready!(poll_resolved(resolver, deadline, limits.header, cx)) {
@@ -185,20 +190,23 @@ where
                     self.start(resolved.0, resolved.1, cx)
                 }
                 State::Ending { body, deadline, request, send } => {
-                    if let Err(end) = ready!(poll_ended(body, deadline, limits.body.idle, send, cx))
-                    {
-                        return Poll::Ready(end);
-                    }
+                    let ended = ready!(poll_ended(body, deadline, limits.body.idle, send, cx));
                     let (Some(request), Some(send)) = (request.take(), send.take()) else {
                         return Poll::Ready(End::Failed);
                     };
-                    self.begin(request.map(|()| RequestBody::empty()), send)
+                    match ended {
+                        Ended::Well => self.begin(request.map(|()| RequestBody::empty()), send),
+                        Ended::Stalled => {
+                            send.failed(StatusCode::REQUEST_TIMEOUT).map(State::Sending)
+                        }
+                        Ended::Malformed => return Poll::Ready(End::Failed),
+                    }
                 }
                 State::Starting { service, request, send, head } => {
                     ready!(poll_started(service, request, send, *head, cx))
                 }
                 State::Calling { called, send, head } => {
-                    ready!(poll_called(called.as_mut(), send, *head, cx))
+                    ready!(poll_called(called.as_mut(), send, *head, this.stalled.as_ref(), cx))
                 }
                 State::Sending(sending) => return sending.poll(cx),
             };
@@ -244,22 +252,32 @@ fn poll_ended(
     silence: Duration,
     send: &mut Option<Answering>,
     cx: &mut Context<'_>,
-) -> Poll<Result<(), End>> {
+) -> Poll<Ended> {
     match body.poll_nothing(cx) {
-        Poll::Ready(true) => Poll::Ready(Ok(())),
+        Poll::Ready(true) => Poll::Ready(Ended::Well),
         Poll::Ready(false) => {
             tracing::debug!(reason = "a body of more than its 0 bytes", "malformed request");
             if let Some(send) = send.take() {
                 send.refuse();
             }
-            Poll::Ready(Err(End::Failed))
+            Poll::Ready(Ended::Malformed)
         }
         Poll::Pending => {
             let deadline = deadline.get_or_insert_with(|| Box::pin(sleep(silence)));
-            // Dropped, the stream is reset.
-            deadline.as_mut().poll(cx).map(|()| Err(End::GivenUp))
+            ready!(deadline.as_mut().poll(cx));
+            body.give_up(h3::error::Code::H3_NO_ERROR);
+            Poll::Ready(Ended::Stalled)
         }
     }
+}
+
+/// How a body that was said to be empty came to its end.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+enum Ended {
+    Well,
+    /// It did not.
+    Stalled,
+    Malformed,
 }
 
 fn end_of(error: &StreamError) -> End {
@@ -301,6 +319,7 @@ fn poll_called<S, B>(
     called: Pin<&mut S::Future>,
     send: &mut Option<Answering>,
     head: bool,
+    stalled: Option<&Stalled>,
     cx: &mut Context<'_>,
 ) -> Poll<Result<State<S, B>, End>>
 where
@@ -309,10 +328,19 @@ where
     B: Body<Data = Bytes>,
     B::Error: Into<BoxError>,
 {
-    let response = match called.poll(cx) {
-        Poll::Ready(Ok(response)) => response,
-        Poll::Ready(Err(error)) => return Poll::Ready(broken(send, error)),
+    let called = match called.poll(cx) {
+        Poll::Ready(called) => called,
         Poll::Pending => return poll_given_up(send, cx),
+    };
+    if stalled.is_some_and(Stalled::answers) {
+        // Whatever the service made of the half that it got.
+        let send = send.take().ok_or(End::Failed);
+        let failed = send.and_then(|send| send.failed(StatusCode::REQUEST_TIMEOUT));
+        return Poll::Ready(failed.map(State::Sending));
+    }
+    let response = match called {
+        Ok(response) => response,
+        Err(error) => return Poll::Ready(broken(send, error)),
     };
     let send = send.take().ok_or(End::Failed);
     Poll::Ready(send.and_then(|send| send.respond(response, head, cx)).map(State::Sending))
@@ -335,5 +363,6 @@ where
 {
     let error = error.into();
     tracing::debug!(%error, "the service failed");
-    send.take().ok_or(End::Failed)?.broken().map(State::Sending)
+    let send = send.take().ok_or(End::Failed)?;
+    send.failed(StatusCode::INTERNAL_SERVER_ERROR).map(State::Sending)
 }

@@ -34,6 +34,7 @@
 //! makes us hold has a bound before it is held.
 
 mod body;
+mod body_pace;
 mod check;
 mod client;
 mod date;

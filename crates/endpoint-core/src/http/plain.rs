@@ -25,7 +25,7 @@ use tower_service::Service;
 use super::{BoxError, RequestBody, Requester, service::HttpService, tcp::http1};
 use crate::{
     config::{Limits, PaceLimits, RequestLimits},
-    phase::{Activity, Pace, RequestsOnly},
+    phase::{Activity, Movement, Pace},
     transport::tcp::{Accepted, accept, end_when_not_taken},
 };
 
@@ -159,6 +159,20 @@ async fn cut_off(pace: &Pace, lifetime: Option<Duration>) {
             pace.ends().await;
             pace.quiet(&RequestsOnly).await;
         } => {}
+    }
+}
+
+/// Nothing beside the requests.
+#[derive(Clone, Copy, Debug)]
+struct RequestsOnly;
+
+impl Movement for RequestsOnly {
+    fn count(&self) -> u64 {
+        0
+    }
+
+    fn counts_requests(&self) -> bool {
+        true
     }
 }
 

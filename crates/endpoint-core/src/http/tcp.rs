@@ -195,7 +195,7 @@ impl Drop for Unanswered {
 
 /// A body that is given up as the limits say.
 fn body_of(body: Incoming, limits: RequestLimits) -> RequestBody {
-    RequestBody::from(body).given_up_after(limits.body.idle)
+    RequestBody::from(body).paced(limits.body)
 }
 
 /// Answers one request, whatever happens: checked, with its requester, with `alt-svc` behind TLS.
@@ -214,10 +214,14 @@ where
     }
     let under_way = requester.answering();
     let alt_svc = requester.carrier().and_then(|_| alt_svc(&request));
+    let stalled = request.body().stalled();
     requester.go_with(&mut request);
     // A panic of the service ends its own request. Boxed, because hyper moves the whole from hand to hand.
     let called = AssertUnwindSafe(Box::pin(call(service, request))).catch_unwind().await;
+    let stalled = stalled.is_some_and(|stalled| stalled.answers());
     let mut response = match called {
+        // Whatever the service made of the half that it got.
+        _ if stalled => bare(StatusCode::REQUEST_TIMEOUT),
         Ok(Ok(response)) => response.map(|body| Answer::Of { body, under_way }),
         Ok(Err(error)) => {
             tracing::debug!(%error, "the service failed");

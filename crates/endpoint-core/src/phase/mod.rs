@@ -17,7 +17,7 @@ use std::sync::{
 use tokio::{sync::Notify, time::Instant};
 use tokio_util::sync::CancellationToken;
 
-pub(crate) use self::pace::{Movement, Pace, RequestsOnly};
+pub(crate) use self::pace::{Movement, Pace};
 
 /// How far a connection has come.
 #[derive(Clone, Copy, Debug, Eq, Ord, PartialEq, PartialOrd)]

@@ -123,9 +123,11 @@ impl Pace {
         let idle = self.idle();
         let due = |at: Instant| if at <= now { Look::Over } else { Look::At(at) };
         // Movement alone tells of streams.
-        if !seen.counts_requests && (phase > Phase::Shaken || seen.moved.is_some()) {
+        if !seen.counts_requests {
             let last = seen.moved.map_or(since, |moved| moved.max(since));
-            return match due(after(last, idle)) {
+            let begun = phase > Phase::Shaken || seen.moved.is_some();
+            let end = after(last, if begun { idle } else { self.limits.first_request });
+            return match due(end) {
                 Look::At(end) => Look::At(end.min(after(now, PAUSE))),
                 Look::Over => Look::Over,
             };
@@ -206,20 +208,6 @@ impl Pace {
     }
 }
 
-/// Nothing beside the requests.
-#[derive(Clone, Copy, Debug)]
-pub(crate) struct RequestsOnly;
-
-impl Movement for RequestsOnly {
-    fn count(&self) -> u64 {
-        0
-    }
-
-    fn counts_requests(&self) -> bool {
-        true
-    }
-}
-
 /// A sum that cannot overflow.
 fn after(at: Instant, time: Duration) -> Instant {
     at.checked_add(time.min(LONGEST)).unwrap_or(at)
@@ -228,6 +216,10 @@ fn after(at: Instant, time: Duration) -> Instant {
 /// What can be added to any time.
 const LONGEST: Duration = Duration::from_secs(365 * 24 * 60 * 60);
 /// Pause between two looks where movement is all that tells.
-const PAUSE: Duration = Duration::from_secs(1);
+const PAUSE: Duration = Duration::from_millis(500);
 /// No look follows another any sooner.
 const LEAST_PAUSE: Duration = Duration::from_millis(10);
+
+#[cfg(test)]
+#[path = "pace_tests.rs"]
+mod tests;
