@@ -216,7 +216,7 @@ fn after(at: Instant, time: Duration) -> Instant {
 /// What can be added to any time.
 const LONGEST: Duration = Duration::from_secs(365 * 24 * 60 * 60);
 /// Pause between two looks where movement is all that tells.
-const PAUSE: Duration = Duration::from_millis(500);
+const PAUSE: Duration = Duration::from_millis(250);
 /// No look follows another any sooner.
 const LEAST_PAUSE: Duration = Duration::from_millis(10);
 
