@@ -9,6 +9,7 @@
 //! never take the last quarter of the connections; who holds a grant gives way to nobody.
 
 mod budget;
+mod crowd;
 mod filter;
 mod gate;
 mod penalty;
@@ -22,6 +23,8 @@ mod turns;
 mod unproven;
 mod victims;
 
+#[cfg(test)]
+mod crowd_tests;
 #[cfg(test)]
 mod table_properties;
 #[cfg(test)]

@@ -13,6 +13,7 @@ use tokio::time::Instant;
 
 use super::{
     budget::Budget,
+    crowd::Told,
     filter::{Arrival, End, Filter, Id, Refusal, Who},
     penalty::{Category, Failure},
     record::{Kind, Records},
@@ -45,6 +46,7 @@ pub(crate) struct Table {
     waiting_bytes: usize,
     next_id: Id,
     gave_way: u64,
+    pub(super) told: Told,
 }
 
 /// The handshakes of one carrier.
@@ -104,6 +106,7 @@ impl Table {
             waiting_bytes: 0,
             next_id: 1,
             gave_way: 0,
+            told: Told::default(),
         }
     }
 
@@ -130,6 +133,7 @@ impl Table {
         if let Some(kind) = entry.kind() {
             self.records.add(source, kind);
         }
+        self.tell_crowd(&entry);
         self.entries.insert(id, entry);
         id
     }
@@ -171,6 +175,9 @@ impl Table {
         if matches!(stage, Stage::Shaking { .. }) {
             lane.shaking.insert(id);
             lane.shaking_known += usize::from(known);
+        }
+        if let (Stage::Connected(_), Some(entry)) = (stage, self.entries.get(&id)) {
+            self.tell_crowd(entry);
         }
     }
 
@@ -371,7 +378,7 @@ impl Filter for Table {
 
     fn gone(&mut self, id: Id, end: End, now: Instant) {
         let Some(entry) = self.entries.get(&id) else { return };
-        let (stage, source, phase) = (entry.stage, entry.source, entry.activity.phase());
+        let (stage, source, phase) = (entry.stage, entry.source, entry.activity.came_to());
         match (end, stage) {
             (End::Failed(failure), _) => self.book(id, failure, now),
             (End::Fair, Stage::Connected(Who::Stranger)) => match phase {
@@ -389,6 +396,7 @@ impl Filter for Table {
     fn tick(&mut self, now: Instant) {
         self.records.expire(now);
         self.reserve.expire(now);
+        self.tell_crowds();
     }
 
     fn has_waiting(&self) -> bool {

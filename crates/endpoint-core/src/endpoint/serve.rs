@@ -291,7 +291,7 @@ async fn run(
         alpn: facts.alpn.to_string(),
         remote: facts.remote,
     });
-    let id = facts.id;
+    let (id, http) = (facts.id, facts.alpn.is_http());
     let watch = guard.watch();
     let pace = shared.pace(activity.clone());
     let streams = OnStreams::of(&link, &facts.alpn);
@@ -321,6 +321,10 @@ async fn run(
         }
         () = shared.ended.cancelled() => Served::CutOff(CloseCode::ShuttingDown),
     };
+    // Over TCP nobody counts what peers' protocols say.
+    if link.carrier() == Carrier::Tcp && !http && link.moved() > 0 {
+        activity.enter(Phase::Busy, Instant::now());
+    }
     activity.enter(Phase::Ending, Instant::now());
     // A handler may be the first to learn that the peer is no longer allowed, and return for it; the
     // peer is told why all the same, and its close is on its way already.

@@ -90,12 +90,20 @@ struct State {
     /// Requests and streams under way.
     under_way: u32,
     told: Option<Told>,
+    /// The phase before it ended.
+    came_to: Phase,
 }
 
 impl Activity {
     /// A connection that arrived at `now`.
     pub(crate) fn new(now: Instant) -> Self {
-        let state = State { phase: Phase::Arrived, since: now, under_way: 0, told: None };
+        let state = State {
+            phase: Phase::Arrived,
+            since: now,
+            under_way: 0,
+            told: None,
+            came_to: Phase::Arrived,
+        };
         Self(Arc::new(Inner {
             state: Mutex::new(state),
             given_way: CancellationToken::new(),
@@ -139,6 +147,11 @@ impl Activity {
     /// The phase as it is now.
     pub(crate) fn phase(&self) -> Phase {
         self.state().phase
+    }
+
+    /// How far it came, whether or not it ends.
+    pub(crate) fn came_to(&self) -> Phase {
+        self.state().came_to
     }
 
     /// Since when nothing has been under way; `None` while something is.
@@ -185,6 +198,9 @@ impl State {
     fn enter(&mut self, phase: Phase, now: Instant) {
         if phase > self.phase || (self.phase == Phase::Idle && phase == Phase::Busy) {
             (self.phase, self.since) = (phase, now);
+            if phase != Phase::Ending {
+                self.came_to = phase;
+            }
         }
     }
 }
@@ -232,6 +248,7 @@ mod tests {
         activity.enter(Phase::Ending, Instant::now());
         drop(again);
         assert_eq!(activity.phase(), Phase::Ending);
+        assert_eq!(activity.came_to(), Phase::Busy);
     }
 
     #[test]
