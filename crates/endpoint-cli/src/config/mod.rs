@@ -8,6 +8,7 @@
 mod access;
 mod acme;
 mod certificate;
+mod pace;
 mod read;
 mod sections;
 pub mod value;

@@ -15,6 +15,7 @@ use super::{
     access::{self, access},
     acme,
     certificate::certificate,
+    pace,
     read::{Reader, Value},
     value, web,
 };
@@ -268,7 +269,7 @@ fn tls<'t>(reader: &mut Reader<'t>, table: &DeTable<'t>, config: &mut Config) {
 
 fn limits<'t>(reader: &mut Reader<'t>, table: &DeTable<'t>, config: &mut Config) {
     let numbers = LIMITS.iter().map(|(name, _)| *name);
-    let known: Vec<&str> = numbers.chain(["penalty_exempt"]).collect();
+    let known: Vec<&str> = numbers.chain(["penalty_exempt"]).chain(pace::names()).collect();
     reader.names(table, " in [limits]", &known, &[]);
     for (name, set) in LIMITS {
         let Some(value) = table.get(name) else { continue };
@@ -290,6 +291,7 @@ fn limits<'t>(reader: &mut Reader<'t>, table: &DeTable<'t>, config: &mut Config)
             .collect();
         config.limits = config.limits.clone().penalty_exempt(exempt);
     }
+    config.limits = pace::read(reader, table, config.limits.clone());
 }
 
 /// The numbers of `[limits]`.
