@@ -322,7 +322,7 @@ async fn run(
         () = shared.ended.cancelled() => Served::CutOff(CloseCode::ShuttingDown),
     };
     // Over TCP nobody counts what peers' protocols say.
-    if link.carrier() == Carrier::Tcp && !http && link.moved() > 0 {
+    if link.carrier() == Carrier::Tcp && !http && link.streamed() > 0 {
         activity.enter(Phase::Busy, Instant::now());
     }
     activity.enter(Phase::Ending, Instant::now());
