@@ -74,8 +74,9 @@ pub(super) async fn cut_off(pace: &Pace, streams: OnStreams<'_>, permit: &Permit
         // Whoever needs the place does not wait; the protocol was polled before.
         Some(told @ Told::GiveWay) => code(told),
         Some(told @ Told::Silent) => {
+            // A request that came after all is answered.
             if http {
-                pace.goodbye().await;
+                pace.quiet(&streams).await;
             }
             code(told)
         }

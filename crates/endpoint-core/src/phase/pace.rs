@@ -201,11 +201,6 @@ impl Pace {
             }
         }
     }
-
-    /// Gives the other side time to take the news.
-    pub(crate) async fn goodbye(&self) {
-        sleep(self.limits.goodbye).await;
-    }
 }
 
 /// A sum that cannot overflow.
