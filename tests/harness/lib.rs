@@ -8,6 +8,7 @@ pub mod fuzz;
 pub mod http;
 pub mod machine;
 pub mod node;
+pub mod path;
 pub mod pebble;
 pub mod relay;
 pub mod shown;
