@@ -9,12 +9,9 @@ mod raw;
 
 use std::net::SocketAddr;
 
-use self::{
-    frames::crypto,
-    raw::{ID, Parameter},
-};
+use self::raw::{ID, Parameter};
 pub use self::{
-    frames::stream,
+    frames::{crypto, stream},
     raw::{Hello, Quic, Space},
 };
 use crate::raw::{server, varint};

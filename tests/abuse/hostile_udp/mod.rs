@@ -1,0 +1,214 @@
+//! Datagrams without end from strangers whose addresses nobody proved: garbage, and handshakes that never go on.
+//!
+//! The program is a process of its own, so that its memory and its panics can be seen.
+
+mod sender;
+
+use std::{
+    net::{IpAddr, Ipv4Addr, SocketAddr},
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+    time::{Duration, Instant},
+};
+
+use endpoint_core::Limits;
+use endpoint_tests::{
+    count, http as client,
+    machine::{Machine, Server},
+    wire::{Client, socket_at},
+};
+
+use self::sender::{Rate, Strangers, garbage, half_open, hello, initial};
+use crate::{memory::status, yard::Yard};
+
+/// What a flood may make the program grow by.
+const MOST_GROWTH: u64 = 32 << 20;
+/// What one of a hundred honest clients may wait at the most while it lasts.
+const SLOWEST: Duration = Duration::from_millis(1_500);
+
+/// Honest clients: each a new connection and a request on it.
+#[derive(Debug, Default)]
+struct Served {
+    waits: Vec<Duration>,
+    failed: Vec<String>,
+}
+
+impl Served {
+    fn p99(&self) -> Duration {
+        let mut waits = self.waits.clone();
+        waits.sort_unstable();
+        waits.get((waits.len() * 99).div_ceil(100).saturating_sub(1)).copied().unwrap_or_default()
+    }
+
+    fn all(&self) -> usize {
+        self.waits.len() + self.failed.len()
+    }
+}
+
+async fn ask(from: &str, server: SocketAddr) -> Result<(), String> {
+    let (socket, browser) = (socket_at(from), Client::new(&[b"h3"]).wants_x509());
+    let quinn = browser.dial(&socket, server, "localhost").await.map_err(|e| e.to_string())?;
+    let mut connection = client::over_quic(socket, quinn).await?;
+    let answer = connection.send(client::get("localhost", "/a.txt")).await?;
+    match answer.body == BODY {
+        true => Ok(()),
+        false => Err(format!("{} {}", answer.status, answer.body.len())),
+    }
+}
+
+const BODY: &[u8] = b"honest";
+
+/// Asks again and again from `from` until it is stopped, and at least `least` times.
+async fn keep_asking(
+    from: &'static str,
+    server: SocketAddr,
+    least: usize,
+    stop: Arc<AtomicBool>,
+) -> Served {
+    let mut served = Served::default();
+    while served.all() < least || !stop.load(Ordering::SeqCst) {
+        let began = Instant::now();
+        match ask(from, server).await {
+            Ok(()) => served.waits.push(began.elapsed()),
+            Err(error) => served.failed.push(error),
+        }
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+    served
+}
+
+fn program() -> (Machine, Server) {
+    let machine = Machine::new(env!("CARGO_BIN_EXE_endpoint-under-test"));
+    let root = machine.state().parent().unwrap().join("www");
+    std::fs::create_dir_all(&root).unwrap();
+    std::fs::write(root.join("a.txt"), BODY).unwrap();
+    let server = machine.serve_with(&["--root", root.to_str().unwrap()]);
+    (machine, server)
+}
+
+/// A number of the program's status.
+fn counter(machine: &Machine, name: &str) -> u64 {
+    machine.json(&["status"])["counters"][name].as_u64().unwrap()
+}
+
+/// Serves honest clients at `from` while `flood` runs; the flood's rate and what they were given.
+async fn flooded(
+    what: &str,
+    from: &'static str,
+    flood: impl FnOnce(SocketAddr) -> Rate + Send + 'static,
+) {
+    let (machine, mut server) = program();
+    let address: SocketAddr = server.address().parse().unwrap();
+    let warm = keep_asking(from, address, 10, Arc::new(AtomicBool::new(true))).await;
+    assert!(warm.failed.is_empty(), "{warm:?}");
+    let (before, permitted) = (status(&server, "VmRSS"), counter(&machine, "permitted"));
+    let stop = Arc::new(AtomicBool::new(false));
+    let asking = tokio::spawn(keep_asking(from, address, 20, Arc::clone(&stop)));
+    let rate = tokio::task::spawn_blocking(move || flood(address)).await.unwrap();
+    stop.store(true, Ordering::SeqCst);
+    let during = asking.await.unwrap();
+    let after = keep_asking(from, address, count(50, 500), Arc::new(AtomicBool::new(true))).await;
+    let grown = status(&server, "VmHWM").saturating_sub(before);
+    let handlers = counter(&machine, "permitted") - permitted;
+    println!(
+        "acceptance: {} {what}, {:.0} a second: {} of {} honest clients served, p99 {:.1?}, after it {:.1?}; \
+         memory {} KiB more",
+        rate.sent,
+        rate.a_second(),
+        during.waits.len(),
+        during.all(),
+        during.p99(),
+        after.p99(),
+        grown >> 10
+    );
+    assert!(server.running.runs(), "the program ended");
+    assert_eq!(counter(&machine, "handler_panics"), 0);
+    assert!(!server.running.err().contains("panicked"), "{}", server.running.err());
+    assert!(during.failed.is_empty() && after.failed.is_empty(), "{during:?} {after:?}");
+    assert_eq!(handlers as usize, during.all() + after.all(), "a handler was reached");
+    assert!(during.p99() <= SLOWEST, "{during:?}");
+    assert!(grown <= MOST_GROWTH, "{grown} bytes more");
+    if endpoint_tests::long() {
+        assert!(after.p99() <= Duration::from_millis(5), "{after:?}");
+    }
+}
+
+/// First packets and packets behind them of real handshakes.
+fn real() -> Vec<Vec<u8>> {
+    let hello = hello();
+    let one = |id| {
+        let mut datagram = vec![0; 1_200];
+        initial(id, &hello, &mut datagram);
+        datagram
+    };
+    (1..=16).map(one).collect()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_flood_of_garbage_reaches_no_handler_and_keeps_nobody_out() {
+    let _alone = ALONE.lock().await;
+    let datagrams = count(200_000, 5_000_000) as u64;
+    flooded("garbage datagrams", "127.0.0.1", move |to| {
+        let rate = garbage(to, datagrams, &real(), 1);
+        if endpoint_tests::long() {
+            assert!(rate.a_second() >= 100_000.0, "only {} a second", rate.a_second());
+        }
+        rate
+    })
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn handshakes_that_never_go_on_reach_no_handler_and_keep_nobody_out() {
+    let _alone = ALONE.lock().await;
+    let (handshakes, addresses) = (count(2_000, 100_000) as u64, count(100, 1_000));
+    flooded("handshakes that never go on", "127.0.0.1", move |to| {
+        half_open(to, handshakes, Strangers::many(addresses))
+    })
+    .await;
+}
+
+/// Everything seems to come from the victim's own address.
+#[tokio::test(flavor = "multi_thread")]
+async fn forged_sources_never_get_their_victim_punished() {
+    let _alone = ALONE.lock().await;
+    let handshakes = count(2_000, 50_000) as u64;
+    flooded("handshakes from the victim's address", "127.0.0.77", move |to| {
+        let victim = IpAddr::from(Ipv4Addr::new(127, 0, 0, 77));
+        half_open(to, handshakes, Strangers::at([victim; 100].into_iter()))
+    })
+    .await;
+}
+
+/// One flood at a time: each takes a core.
+static ALONE: tokio::sync::Mutex<()> = tokio::sync::Mutex::const_new(());
+
+/// Handshakes under way while 1,000 begin and none goes on.
+async fn most_under_way(limits: Limits) -> usize {
+    let yard = Yard::start(limits).await;
+    let to = yard.addr();
+    let flood = tokio::task::spawn_blocking(move || half_open(to, 1_000, Strangers::many(50)));
+    let mut most = 0;
+    let ends = Instant::now() + Duration::from_secs(2);
+    while Instant::now() < ends {
+        most = most.max(yard.endpoint.held().handshakes);
+        tokio::time::sleep(Duration::from_millis(2)).await;
+    }
+    flood.await.unwrap();
+    most
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_budget_of_unproven_addresses_bounds_what_is_under_way() {
+    let _alone = ALONE.lock().await;
+    let kept = most_under_way(Limits::default()).await;
+    // The twin has no budget, and keeps whatever it is sent.
+    let weak = most_under_way(Limits::default().unvalidated_in_flight(1_000_000)).await;
+    println!(
+        "acceptance: handshakes under way of 1,000 half-open: {kept}; without the budget {weak}"
+    );
+    assert!((1..=64).contains(&kept), "{kept}");
+    assert!(weak > 300, "{weak}");
+}
