@@ -81,6 +81,8 @@ impl FrontDesk {
             "plain_listen": texts(&self.listeners.redirects),
             "handlers": handlers,
             "connections": endpoint.connections().len(),
+            "tasks": tokio::runtime::Handle::try_current()
+                .map_or(0, |runtime| runtime.metrics().num_alive_tasks()),
             "trust": {
                 "file": self.state.authorized().to_string_lossy(),
                 "keys": self.peers.policy().grants().len(),
