@@ -112,6 +112,7 @@ struct Shared {
 struct State {
     tally: Tally,
     flows: BTreeMap<SocketAddr, Flow>,
+    opened: u64,
     /// The first datagrams of each client in turn.
     captured: VecDeque<Vec<u8>>,
 }
@@ -124,6 +125,7 @@ struct Flow {
     tasks: Vec<AbortHandle>,
     up: Way,
     down: Way,
+    heard: Instant,
     /// Bytes that the server was sent, and sent, while it could not know the address.
     unproven: Option<(u64, u64)>,
 }
@@ -189,9 +191,9 @@ impl Path {
         clients.into_iter().for_each(|client| self.shared.move_client(client, address));
     }
 
-    /// Forgets clients that are gone.
-    pub fn forget_clients(&self) {
-        self.shared.state().flows.clear();
+    /// Forgets clients of which nothing came for so long: they are gone.
+    pub fn forget_idle(&self, silence: Duration) {
+        self.shared.state().flows.retain(|_, flow| flow.heard.elapsed() < silence);
     }
 
     /// The first datagrams that clients sent.
@@ -251,9 +253,11 @@ impl Shared {
             };
             tasks.push(tokio::spawn(mover).abort_handle());
         }
-        let number = state.flows.len() as u64;
-        let (up, down) = (Way::default(), Way::default());
-        state.flows.insert(client, Flow { back, number, tasks, up, down, unproven: Some((0, 0)) });
+        state.opened += 1;
+        let (number, heard) = (state.opened, Instant::now());
+        let (up, down, unproven) = (Way::default(), Way::default(), Some((0, 0)));
+        let flow = Flow { back, number, tasks, up, down, heard, unproven };
+        state.flows.insert(client, flow);
     }
 
     fn move_client(self: &Arc<Self>, client: SocketAddr, address: bool) {
@@ -282,7 +286,7 @@ impl Shared {
     ) {
         let impairment = self.impairment.lock().expect("a lock").clone();
         let mut state = self.state();
-        let State { tally, flows, captured } = &mut *state;
+        let State { tally, flows, captured, .. } = &mut *state;
         let Some(flow) = flows.get_mut(&client) else { return };
         let way = if direction == Direction::Up { &mut flow.up } else { &mut flow.down };
         way.count += 1;
@@ -301,6 +305,7 @@ impl Shared {
         match direction {
             Direction::Up => {
                 tally.from_client += 1;
+                flow.heard = Instant::now();
                 if captured.len() < CAPTURED {
                     captured.push_back(bytes.clone());
                 }

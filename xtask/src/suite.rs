@@ -3,7 +3,7 @@
 //! `test` is the run for every change: reduced counts. `long` repeats the acceptance tests with
 //! `ENDPOINT_TEST_LONG=1`, which the tests read as "full counts", in the release profile. A test
 //! that counts something the project promises prints it after the word `acceptance:`; `long`
-//! gathers these lines.
+//! gathers these lines. The soak runs once more at the end, for 30 minutes, with nothing beside it.
 
 use std::{path::Path, process::Command};
 
@@ -16,6 +16,9 @@ use crate::{
 const NEEDS_PARTS: [&str; 2] = ["acme", "interop"];
 /// Unit tests in modules of this name start the real Pebble; otherwise they are ignored.
 const NEEDS_PEBBLE: &str = "pebble_tests";
+/// The test binary that shows what the program holds on to over time, and for how long it does.
+const SOAK: &str = "soak";
+const SOAK_SECONDS: &str = "1800";
 /// The package of the tests against real parts.
 const TESTS: &str = "endpoint-tests";
 
@@ -76,6 +79,18 @@ pub fn long(root: &Path) -> Outcome {
         .args(["--nocapture"])
         .env("ENDPOINT_TEST_LONG", "1");
     steps.watch("acceptance tests, full counts", &mut command, |line| {
+        tally.read(line);
+        if let Some((_, said)) = line.split_once("acceptance:") {
+            lines.push(said.trim().to_owned());
+        }
+    });
+    // Last and alone: what else runs would show in its figures.
+    let mut command = cargo(root);
+    command
+        .args(["test", "--release", "--locked", "-p", TESTS, "--test", SOAK, "--"])
+        .args(["--nocapture"])
+        .env("ENDPOINT_SOAK_SECONDS", SOAK_SECONDS);
+    steps.watch("soak, 30 minutes", &mut command, |line| {
         tally.read(line);
         if let Some((_, said)) = line.split_once("acceptance:") {
             lines.push(said.trim().to_owned());
