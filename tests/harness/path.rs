@@ -5,11 +5,11 @@
 //! datagrams of each client, to be sent once more. Congestion marks of IP are carried along (RFC 9000 §13.4).
 
 mod packet;
+mod socket;
 
 use std::{
     collections::{BTreeMap, VecDeque},
-    io,
-    net::{IpAddr, Ipv4Addr, SocketAddr},
+    net::{Ipv4Addr, SocketAddr},
     ops::RangeInclusive,
     sync::{
         Arc, Mutex, MutexGuard,
@@ -18,15 +18,16 @@ use std::{
     time::Duration,
 };
 
-use quinn::udp::{EcnCodepoint, RecvMeta, Transmit, UdpSocketState};
+use quinn::udp::EcnCodepoint;
 use tokio::{
-    io::Interest,
-    net::UdpSocket,
     task::{AbortHandle, JoinHandle},
     time::{Instant, sleep, sleep_until},
 };
 
-use self::packet::{Kind, kinds};
+use self::{
+    packet::{Kind, kinds},
+    socket::Socket,
+};
 use crate::chance::Chance;
 
 /// What a path does to datagrams, each way.
@@ -171,7 +172,7 @@ impl Path {
     /// Where clients dial.
     #[must_use]
     pub fn addr(&self) -> SocketAddr {
-        self.shared.front.io.local_addr().expect("an address")
+        self.shared.front.addr()
     }
 
     /// What became of datagrams so far.
@@ -266,7 +267,7 @@ impl Shared {
         let Some(flow) = state.flows.get_mut(&client) else { return };
         let ip = match address {
             true => next().into(),
-            false => flow.back.io.local_addr().map_or(Ipv4Addr::LOCALHOST.into(), |a| a.ip()),
+            false => flow.back.addr().ip(),
         };
         let Ok(back) = Socket::bind(ip).map(Arc::new) else { return };
         let reader = Arc::clone(self).take_from_server(client, Arc::clone(&back));
@@ -376,55 +377,5 @@ impl Shared {
             sleep_until(due).await;
             now();
         });
-    }
-}
-
-/// A UDP socket that sees congestion marks.
-#[derive(Debug)]
-struct Socket {
-    io: UdpSocket,
-    state: UdpSocketState,
-}
-
-type Received = (SocketAddr, Option<EcnCodepoint>, Vec<u8>);
-
-impl Socket {
-    fn bind(ip: IpAddr) -> io::Result<Self> {
-        let socket = socket2::Socket::new(socket2::Domain::IPV4, socket2::Type::DGRAM, None)?;
-        // What the machine gives is enough: a path may lose.
-        let _ = socket.set_recv_buffer_size(1 << 20);
-        socket.set_nonblocking(true)?;
-        socket.bind(&SocketAddr::new(ip, 0).into())?;
-        let socket = std::net::UdpSocket::from(socket);
-        Ok(Self { state: UdpSocketState::new((&socket).into())?, io: UdpSocket::from_std(socket)? })
-    }
-
-    /// Waits for datagrams. A server that is away shows as an error of the next call; that is no end.
-    async fn receive(&self) -> Vec<Received> {
-        let mut buffer = vec![0; 64 * 1024];
-        let mut metas = [RecvMeta::default()];
-        let received = self
-            .io
-            .async_io(Interest::READABLE, || {
-                let mut buffers = [io::IoSliceMut::new(&mut buffer)];
-                self.state.recv((&self.io).into(), &mut buffers, &mut metas)
-            })
-            .await;
-        let [meta] = metas;
-        match received {
-            Ok(_) => buffer[..meta.len]
-                .chunks(meta.stride.max(1))
-                .map(|bytes| (meta.addr, meta.ecn, bytes.to_vec()))
-                .collect(),
-            Err(_) => Vec::new(),
-        }
-    }
-
-    fn send(&self, to: SocketAddr, ecn: Option<EcnCodepoint>, bytes: &[u8]) {
-        let transmit =
-            Transmit { destination: to, ecn, contents: bytes, segment_size: None, src_ip: None };
-        // A full buffer loses the datagram, as any path may. Not through the runtime, which does not know a
-        // new socket as writable at first.
-        let _ = self.state.try_send((&self.io).into(), &transmit);
     }
 }

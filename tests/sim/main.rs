@@ -7,9 +7,11 @@
 //! the carrier. Not repeated: keys of TLS, connection ids, the order in which a table of connections is walked,
 //! and which of two branches that are ready at one instant tokio takes.
 
+mod calls;
 mod model;
 mod network;
 mod plan;
+mod socket;
 mod world;
 
 use std::{
@@ -134,11 +136,16 @@ fn breaks(weakness: Weakness, what: &str) {
 }
 
 /// Seeds within which a mistake has to show.
-const TWIN_SEEDS: u64 = 100;
+const TWIN_SEEDS: u64 = 300;
 
 #[test]
 fn the_simulation_notices_a_rule_that_lets_every_key_in() {
     breaks(Weakness::Open, "which is not allowed, was taken");
+}
+
+#[test]
+fn the_simulation_notices_peers_that_send_from_outside_of_their_network() {
+    breaks(Weakness::Anywhere, "from outside of its network was taken");
 }
 
 #[test]

@@ -5,25 +5,19 @@
 //! the rest as it was.
 
 use std::{
-    collections::{BTreeMap, BinaryHeap, VecDeque},
+    collections::{BTreeMap, VecDeque},
     fmt, io,
     net::{IpAddr, Ipv4Addr, SocketAddr},
-    pin::Pin,
-    sync::{
-        Arc, Mutex, MutexGuard,
-        atomic::{AtomicBool, Ordering},
-    },
-    task::{Context, Poll, Waker},
+    sync::{Arc, Mutex, MutexGuard},
     time::Duration,
 };
 
 use endpoint_core::endpoint::Network;
 use endpoint_tests::chance::Chance;
-use quinn::{
-    AsyncUdpSocket, UdpPoller,
-    udp::{RecvMeta, Transmit},
-};
-use tokio::time::{Instant, Sleep, sleep_until};
+use quinn::AsyncUdpSocket;
+use tokio::time::Instant;
+
+use crate::socket::{Due, Inbox, Socket};
 
 /// What a line does to datagrams.
 #[derive(Clone, Copy, Debug, Default)]
@@ -76,48 +70,6 @@ struct Datagram {
     bytes: Vec<u8>,
 }
 
-/// Datagrams on their way to one socket.
-struct Inbox {
-    waiting: Mutex<Waiting>,
-    /// The host is gone: nothing comes out of it any more.
-    dead: AtomicBool,
-}
-
-#[derive(Default)]
-struct Waiting {
-    datagrams: BinaryHeap<Due>,
-    reader: Option<Waker>,
-    timer: Option<Pin<Box<Sleep>>>,
-}
-
-/// Ordered so that the heap gives the earliest first.
-struct Due {
-    at: Instant,
-    number: u64,
-    from: SocketAddr,
-    bytes: Vec<u8>,
-}
-
-impl PartialEq for Due {
-    fn eq(&self, other: &Self) -> bool {
-        self.number == other.number
-    }
-}
-
-impl Eq for Due {}
-
-impl PartialOrd for Due {
-    fn partial_cmp(&self, other: &Self) -> Option<std::cmp::Ordering> {
-        Some(self.cmp(other))
-    }
-}
-
-impl Ord for Due {
-    fn cmp(&self, other: &Self) -> std::cmp::Ordering {
-        (other.at, other.number).cmp(&(self.at, self.number))
-    }
-}
-
 impl Net {
     pub fn new(seed: u64, line: Line, tells: bool) -> Self {
         Self(Arc::new(Mutex::new(State {
@@ -168,8 +120,8 @@ impl Net {
     }
 
     /// Others see the sockets with which `host` dials at other ports from now on, or at another address.
-    /// What is sent to where they were is lost.
-    pub fn rebind(&self, host: IpAddr, address: bool) {
+    /// What is sent to where they were is lost. Gives whether there were any.
+    pub fn rebind(&self, host: IpAddr, address: bool) -> bool {
         let mut state = self.state();
         if address {
             state.next_address += 1;
@@ -177,12 +129,14 @@ impl Net {
         let moved = IpAddr::from(Ipv4Addr::new(10, 9, 0, state.next_address));
         let dialling = |address: &SocketAddr| address.ip() == host && address.port() >= 49_152;
         let sockets: Vec<_> = state.sockets.keys().copied().filter(dialling).collect();
+        let any = !sockets.is_empty();
         for socket in sockets {
             state.next_port += 1;
             let before = state.outside.get(&socket).map_or(socket.ip(), SocketAddr::ip);
             let to = SocketAddr::new(if address { moved } else { before }, state.next_port);
             state.outside.insert(socket, to);
         }
+        any
     }
 
     /// The host's process is gone at once: nothing that it had to say goes out, nothing comes in.
@@ -190,7 +144,9 @@ impl Net {
         let mut state = self.state();
         state.sockets.retain(|address, inbox| {
             let gone = address.ip() == host;
-            inbox.dead.fetch_or(gone, Ordering::SeqCst);
+            if gone {
+                inbox.kill();
+            }
             !gone
         });
     }
@@ -221,6 +177,21 @@ impl Net {
         let at = state.began.elapsed();
         if let Some(said) = &mut state.said {
             said.push(format!("{at:>12.3?} {}", what()));
+        }
+    }
+
+    /// A datagram leaves `socket`.
+    pub fn send(&self, socket: SocketAddr, to: SocketAddr, bytes: &[u8]) {
+        self.state().send(socket, to, bytes);
+    }
+
+    /// The socket at `address` is closed, unless the address is another's by now.
+    pub fn close(&self, address: SocketAddr, inbox: &Arc<Inbox>) {
+        // A lock that is poisoned belongs to a run that has failed.
+        if let Ok(mut state) = self.0.lock()
+            && state.sockets.get(&address).is_some_and(|there| Arc::ptr_eq(there, inbox))
+        {
+            state.sockets.remove(&address);
         }
     }
 
@@ -289,11 +260,7 @@ impl State {
         let Some(inbox) = self.sockets.get(&to) else { return };
         self.number += 1;
         let due = Due { at: Instant::now() + delay, number: self.number, from, bytes };
-        let mut waiting = inbox.waiting.lock().expect("a lock");
-        waiting.datagrams.push(due);
-        if let Some(reader) = waiting.reader.take() {
-            reader.wake();
-        }
+        inbox.push(due);
     }
 }
 
@@ -328,9 +295,9 @@ impl Network for Host {
         if state.sockets.contains_key(&local) {
             return Err(io::ErrorKind::AddrInUse.into());
         }
-        let inbox = Arc::new(Inbox { waiting: Mutex::default(), dead: AtomicBool::new(false) });
+        let inbox = Arc::new(Inbox::default());
         state.sockets.insert(local, Arc::clone(&inbox));
-        Ok(Arc::new(Socket { net: self.net.clone(), local, inbox }))
+        Ok(Arc::new(Socket::new(self.net.clone(), local, inbox)))
     }
 
     fn seed(&self) -> [u8; 32] {
@@ -338,97 +305,5 @@ impl Network for Host {
         state.number += 1;
         let mut chance = Chance::of(&[state.seed, state.number]);
         std::array::from_fn(|_| chance.number().to_le_bytes()[0])
-    }
-}
-
-struct Socket {
-    net: Net,
-    local: SocketAddr,
-    inbox: Arc<Inbox>,
-}
-
-impl AsyncUdpSocket for Socket {
-    fn create_io_poller(self: Arc<Self>) -> Pin<Box<dyn UdpPoller>> {
-        Box::pin(AlwaysWritable)
-    }
-
-    fn try_send(&self, transmit: &Transmit<'_>) -> io::Result<()> {
-        if !self.inbox.dead.load(Ordering::SeqCst) {
-            self.net.state().send(self.local, transmit.destination, transmit.contents);
-        }
-        Ok(())
-    }
-
-    fn poll_recv(
-        &self,
-        cx: &mut Context<'_>,
-        buffers: &mut [io::IoSliceMut<'_>],
-        metas: &mut [RecvMeta],
-    ) -> Poll<io::Result<usize>> {
-        let mut waiting = self.inbox.waiting.lock().expect("a lock");
-        waiting.reader = Some(cx.waker().clone());
-        if self.inbox.dead.load(Ordering::SeqCst) {
-            return Poll::Pending;
-        }
-        loop {
-            let mut received = 0;
-            while received < buffers.len()
-                && waiting.datagrams.peek().is_some_and(|due| due.at <= Instant::now())
-            {
-                let Some(Due { from, bytes, .. }) = waiting.datagrams.pop() else { break };
-                buffers[received][..bytes.len()].copy_from_slice(&bytes);
-                metas[received] = RecvMeta {
-                    addr: from,
-                    len: bytes.len(),
-                    stride: bytes.len(),
-                    ecn: None,
-                    dst_ip: Some(self.local.ip()),
-                };
-                received += 1;
-            }
-            if received > 0 {
-                return Poll::Ready(Ok(received));
-            }
-            let Some(at) = waiting.datagrams.peek().map(|due| due.at) else { return Poll::Pending };
-            let timer = waiting.timer.get_or_insert_with(|| Box::pin(sleep_until(at)));
-            timer.as_mut().reset(at);
-            if timer.as_mut().poll(cx).is_pending() {
-                return Poll::Pending;
-            }
-        }
-    }
-
-    fn local_addr(&self) -> io::Result<SocketAddr> {
-        Ok(self.local)
-    }
-
-    fn may_fragment(&self) -> bool {
-        false
-    }
-}
-
-impl Drop for Socket {
-    fn drop(&mut self) {
-        // Its address may be another's by now. A lock that is poisoned belongs to a run that has failed.
-        if let Ok(mut state) = self.net.0.lock()
-            && state.sockets.get(&self.local).is_some_and(|inbox| Arc::ptr_eq(inbox, &self.inbox))
-        {
-            state.sockets.remove(&self.local);
-        }
-    }
-}
-
-impl fmt::Debug for Socket {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "Socket({})", self.local)
-    }
-}
-
-#[derive(Debug)]
-struct AlwaysWritable;
-
-impl UdpPoller for AlwaysWritable {
-    fn poll_writable(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Poll::Ready(Ok(()))
     }
 }

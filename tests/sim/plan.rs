@@ -12,11 +12,20 @@ pub struct Plan {
     pub seed: u64,
     /// 2 to 6 peers, by number.
     pub peers: usize,
-    /// Pairs of which the first one takes the second one's data at the start, and until when (in seconds).
-    pub grants: Vec<(usize, usize, Option<i64>)>,
+    /// Pairs of which the first one takes the second one's data at the start, and on which terms.
+    pub grants: Vec<(usize, usize, Terms)>,
     pub line: Line,
     /// What happens, and when, in milliseconds; in order.
     pub events: Vec<(u64, Event)>,
+}
+
+/// How long and from where a peer may send.
+#[derive(Clone, Copy, Debug)]
+pub struct Terms {
+    /// For so many seconds.
+    pub seconds: Option<i64>,
+    /// Only from the network in which all peers are at first.
+    pub inside: bool,
 }
 
 /// Something that happens.
@@ -28,8 +37,8 @@ pub enum Event {
     CallElsewhere { from: usize, to: usize, at: usize },
     /// `at` takes `key` out of its set.
     Revoke { at: usize, key: usize },
-    /// `at` takes `key` into its set, until so many seconds from now.
-    Add { at: usize, key: usize, seconds: Option<i64> },
+    /// `at` takes `key` into its set, on these terms.
+    Add { at: usize, key: usize, terms: Terms },
     /// `at` ends what it has with `key`, which stays allowed.
     Kick { at: usize, key: usize },
     /// Nothing passes between the two for so long.
@@ -69,8 +78,8 @@ impl Plan {
         for server in 0..peers {
             for client in 0..peers {
                 if server != client && chance.happens(750) {
-                    let until = chance.happens(200).then(|| seconds(&mut chance, 5, 40));
-                    grants.push((server, client, until));
+                    let terms = terms(&mut chance, 200, 40);
+                    grants.push((server, client, terms));
                 }
             }
         }
@@ -130,10 +139,7 @@ fn fault(chance: &mut Chance, peers: usize) -> Event {
     let ms = chance.between(100, 12_000);
     match chance.index(12) {
         0 | 1 => Event::Revoke { at: one, key: other },
-        2 => {
-            let seconds = chance.happens(500).then(|| seconds(chance, 1, 20));
-            Event::Add { at: one, key: other, seconds }
-        }
+        2 => Event::Add { at: one, key: other, terms: terms(chance, 500, 20) },
         3 => Event::Kick { at: one, key: other },
         4 | 5 => Event::Blackhole { one, other, ms },
         6 => Event::Rebind { peer: one, address: false },
@@ -146,6 +152,11 @@ fn fault(chance: &mut Chance, peers: usize) -> Event {
         }
         _ => Event::Replay { datagrams: 1 + chance.index(40) },
     }
+}
+
+fn terms(chance: &mut Chance, expiring: u64, most: u64) -> Terms {
+    let seconds = chance.happens(expiring).then(|| seconds(chance, 1, most));
+    Terms { seconds, inside: chance.happens(300) }
 }
 
 fn seconds(chance: &mut Chance, from: u64, to: u64) -> i64 {

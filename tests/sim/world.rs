@@ -2,24 +2,19 @@
 
 use std::{collections::BTreeMap, path::Path, sync::Arc, time::Duration};
 
-use endpoint_core::{
-    Access, Alpn, AuthorizedPeers, Clock, ConnectError, Connection, Endpoint, Limits, LinkError,
-    Target, endpoint::Held,
-};
-use endpoint_tests::{
-    chance::Chance,
-    node::{alpn, identity, noon},
-};
+use endpoint_core::{Access, Alpn, AuthorizedPeers, Clock, Endpoint, Limits, endpoint::Held};
+use endpoint_tests::node::{alpn, identity, noon};
 use tokio::{
     sync::Mutex,
     task::JoinSet,
-    time::{Instant, sleep, sleep_until, timeout},
+    time::{Instant, sleep, sleep_until},
 };
 
 use crate::{
-    model::{HEAD, Model, Receiver},
+    calls::MESSAGE,
+    model::{ALWAYS, Line, Model, Receiver},
     network::{Hijack, Net},
-    plan::{Event, Plan, address},
+    plan::{Event, Plan, Terms, address},
 };
 
 /// A mistake that a run is made with, to see that it would be noticed.
@@ -28,6 +23,8 @@ pub enum Weakness {
     None,
     /// The handler's rule lets every proven key in.
     Open,
+    /// The set says nothing of networks.
+    Anywhere,
     /// A change of the set is not told to the endpoint.
     Deaf,
     /// Diallers take whichever key answers.
@@ -51,11 +48,8 @@ pub struct Outcome {
     pub trace: (u64, Vec<String>),
 }
 
-/// Time that a dial may take: two handshakes and their first streams, as the limits below have it.
-const DIAL: Duration = Duration::from_secs(20);
-/// Time that a message may take, there and back.
-const MESSAGE: Duration = Duration::from_secs(90);
-const PORT: u16 = 4433;
+/// Where every peer listens.
+pub const PORT: u16 = 4433;
 
 /// Runs `plan`.
 pub async fn run(plan: &Plan, weakness: Weakness, tells: bool) -> Outcome {
@@ -66,10 +60,10 @@ pub async fn run(plan: &Plan, weakness: Weakness, tells: bool) -> Outcome {
     for number in 0..plan.peers {
         peers.push(Peer::new(number, plan, &net, &model, weakness, state.path()).await);
     }
-    let world =
-        Arc::new(World { net, model, peers, weakness, seed: plan.seed, ends: Mutex::default() });
+    let (began, seed) = (Instant::now(), plan.seed);
+    let world = World { net, model, peers, weakness, seed, began, ends: Mutex::default() };
+    let world = Arc::new(world);
     let clocks = tokio::spawn(Arc::clone(&world).move_clocks());
-    let began = Instant::now();
     let mut happening = JoinSet::new();
     for (number, (at, event)) in plan.events.iter().cloned().enumerate() {
         let world = Arc::clone(&world);
@@ -103,20 +97,21 @@ pub async fn run(plan: &Plan, weakness: Weakness, tells: bool) -> Outcome {
     Outcome { broken, calls, taken, trace: net.trace() }
 }
 
-struct World {
-    net: Net,
-    model: Model,
-    peers: Vec<Peer>,
-    weakness: Weakness,
-    seed: u64,
+pub struct World {
+    pub net: Net,
+    pub model: Model,
+    pub peers: Vec<Peer>,
+    pub weakness: Weakness,
+    pub seed: u64,
+    began: Instant,
     ends: Mutex<BTreeMap<&'static str, usize>>,
 }
 
-struct Peer {
+pub struct Peer {
     number: usize,
     set: AuthorizedPeers,
     /// The keys in the set and when they expire; also serialises changes.
-    lines: Mutex<BTreeMap<usize, Option<i64>>>,
+    lines: Mutex<BTreeMap<usize, Line>>,
     clock: Clock,
     /// `None` while it is away. Also serialises restarts.
     endpoint: Mutex<Option<Endpoint>>,
@@ -145,13 +140,13 @@ impl Peer {
         let start = noon().as_second();
         let granted = plan.grants.iter().filter(|(server, ..)| *server == number);
         let lines: BTreeMap<_, _> =
-            granted.map(|(_, client, until)| (*client, until.map(|s| start + s))).collect();
-        for (client, until) in &lines {
-            model.allow(key(number), key(*client), *until);
+            granted.map(|(_, client, terms)| (*client, line(*terms, start))).collect();
+        for (client, line) in &lines {
+            model.allow(key(number), key(*client), *line);
         }
         let peer = Self {
             number,
-            set: AuthorizedPeers::from_text(&text(&lines)).expect("good lines"),
+            set: AuthorizedPeers::from_text(&text(&lines, weakness)).expect("good lines"),
             lines: Mutex::new(lines),
             clock: Clock::manual(noon()),
             endpoint: Mutex::default(),
@@ -191,12 +186,12 @@ impl Peer {
             .ok();
     }
 
-    async fn here(&self) -> Option<Endpoint> {
+    pub async fn here(&self) -> Option<Endpoint> {
         self.endpoint.lock().await.clone()
     }
 
-    async fn change(&self, weakness: Weakness, lines: &BTreeMap<usize, Option<i64>>) {
-        self.set.replace(&text(lines), self.clock.now()).expect("good lines");
+    async fn change(&self, weakness: Weakness, lines: &BTreeMap<usize, Line>) {
+        self.set.replace(&text(lines, weakness), self.clock.now()).expect("good lines");
         if weakness == Weakness::Deaf {
             return;
         }
@@ -222,15 +217,15 @@ impl World {
                 peer.change(self.weakness, &lines).await;
                 self.model.forbid(key(at), key(taken));
             }
-            Event::Add { at, key: added, seconds } => {
+            Event::Add { at, key: added, terms } => {
                 let peer = &self.peers[at];
                 let mut lines = peer.lines.lock().await;
-                let until = seconds.map(|seconds| peer.clock.now().as_second() + seconds);
+                let line = line(terms, peer.clock.now().as_second());
                 // While the change is made both the old line and the new one may hold.
-                self.model.allow(key(at), key(added), None);
-                lines.insert(added, until);
+                self.model.allow(key(at), key(added), ALWAYS);
+                lines.insert(added, line);
                 peer.change(self.weakness, &lines).await;
-                self.model.allow(key(at), key(added), until);
+                self.model.allow(key(at), key(added), line);
                 self.model.clock(key(at), &peer.clock);
             }
             Event::Kick { at, key: kicked } => {
@@ -244,7 +239,11 @@ impl World {
                 sleep(Duration::from_millis(ms)).await;
                 self.net.cut(one, other, false);
             }
-            Event::Rebind { peer, address: moves } => self.net.rebind(address(peer), moves),
+            Event::Rebind { peer, address: moves } => {
+                if self.net.rebind(address(peer), moves) && moves {
+                    self.model.moved(key(peer), Some(self.now()));
+                }
+            }
             Event::Restart { peer, crash, ms } => self.restart(peer, crash, ms).await,
             Event::Jump { peer, seconds } => {
                 let peer = &self.peers[peer];
@@ -280,87 +279,10 @@ impl World {
             self.net.kill(address(peer.number));
         }
         drop(endpoint);
+        // It dials with a new socket, from where it was at first.
+        self.model.moved(key(peer.number), None);
         sleep(Duration::from_millis(ms)).await;
         peer.bind(&mut place).await;
-    }
-
-    /// `from` dials where `at` is, expects the key of `to`, and sends.
-    async fn call(
-        &self,
-        number: usize,
-        from: usize,
-        to: usize,
-        at: usize,
-        streams: &[usize],
-        pause: Duration,
-    ) {
-        let Some(endpoint) = self.peers[from].here().await else { return self.count("away").await };
-        let connection = match self.dial(&endpoint, to, at).await {
-            Ok(connection) => connection,
-            Err(kind) => return self.count(kind).await,
-        };
-        let shown = connection.peer_key().fingerprint();
-        if shown != Some(key(to)) && self.weakness != Weakness::Trusting {
-            self.model.broken(format!("{from} dialled {to} and was given {shown:?}"));
-        }
-        let mut chance = Chance::of(&[self.seed, number as u64]);
-        for (index, length) in streams.iter().enumerate() {
-            if index > 0 {
-                sleep(pause).await;
-            }
-            let mut message = chance.number().to_le_bytes().to_vec();
-            message.extend(key(to).hex().bytes().chain(key(from).hex().bytes()));
-            message.extend(chance.bytes(*length));
-            assert!(message.len() >= HEAD);
-            let sent = timeout(MESSAGE, exchange(&connection, &message)).await;
-            match sent {
-                Err(_) => self.model.broken(format!("a message took more than {MESSAGE:?}")),
-                Ok(Ok(back)) if back == message => self.count("ok").await,
-                Ok(Ok(_)) => self.model.broken("what came back is not what was sent".to_owned()),
-                Ok(Err(error)) => return self.count(kind_of_end(&error)).await,
-            }
-        }
-    }
-
-    /// Dials until there is an answer, at most three times.
-    async fn dial(
-        &self,
-        endpoint: &Endpoint,
-        to: usize,
-        at: usize,
-    ) -> Result<Connection, &'static str> {
-        let mut last = "none";
-        for _ in 0..3 {
-            let began = Instant::now();
-            let mut expected = key(to).hex();
-            if self.weakness == Weakness::Trusting {
-                let host = format!("{}:{PORT}", address(at)).parse().expect("a host");
-                match endpoint.learn(&host).await {
-                    Ok(learned) => expected = learned.hex(),
-                    Err(_) => continue,
-                }
-            }
-            let target: Target =
-                format!("peer://{expected}@{}:{PORT}", address(at)).parse().expect("a target");
-            let dialled = timeout(DIAL, endpoint.connect(&target, protocol(self.weakness))).await;
-            self.net.tell(|| format!("dialled {to} for {:?}: {dialled:?}", began.elapsed()));
-            match dialled {
-                Err(_) => {
-                    self.model.broken(format!("a dial took more than {DIAL:?}"));
-                    return Err("late");
-                }
-                Ok(Ok(connection)) => return Ok(connection),
-                Ok(Err(error)) => {
-                    let (kind, again) = kind_of_refusal(&error);
-                    last = kind;
-                    match again {
-                        Some(wait) => sleep(wait).await,
-                        None => break,
-                    }
-                }
-            }
-        }
-        Err(last)
     }
 
     /// Everything that a connection cost is given back once it has ended; then the endpoints end too.
@@ -388,44 +310,17 @@ impl World {
         }
     }
 
-    async fn count(&self, end: &'static str) {
+    /// Milliseconds of the run.
+    pub fn now(&self) -> u64 {
+        u64::try_from(self.began.elapsed().as_millis()).expect("a short run")
+    }
+
+    pub async fn count(&self, end: &'static str) {
         *self.ends.lock().await.entry(end).or_default() += 1;
     }
 }
 
-async fn exchange(connection: &Connection, message: &[u8]) -> Result<Vec<u8>, LinkError> {
-    let (mut send, mut recv) = connection.open_bi().await?;
-    send.write_all(message).await?;
-    send.finish().await?;
-    recv.read_to_end(1 << 20).await
-}
-
-fn kind_of_end(error: &LinkError) -> &'static str {
-    match error {
-        LinkError::Closed(_) => "closed",
-        LinkError::PeerRestarted => "restarted",
-        LinkError::StreamReset(_) => "reset",
-        LinkError::TimedOut => "silent",
-        LinkError::Lost(_) => "lost",
-        _ => "other end",
-    }
-}
-
-/// What kind it is, and after how long another dial makes sense.
-fn kind_of_refusal(error: &ConnectError) -> (&'static str, Option<Duration>) {
-    let second = Some(Duration::from_secs(1));
-    match error {
-        ConnectError::NotAuthorized { .. } => ("not authorised", None),
-        ConnectError::PeerChanged { .. } => ("another key", None),
-        ConnectError::Overloaded { .. } => ("overloaded", second),
-        ConnectError::RecentlyFailed { wait, .. } => ("failed lately", Some(*wait)),
-        ConnectError::Timeout { .. } => ("no answer", second),
-        ConnectError::Unreachable { .. } => ("unreachable", second),
-        _ => ("other refusal", second),
-    }
-}
-
-fn protocol(weakness: Weakness) -> Alpn {
+pub fn protocol(weakness: Weakness) -> Alpn {
     if weakness == Weakness::Open { Alpn::ENROLL_1 } else { alpn(b"sim/1") }
 }
 
@@ -433,18 +328,26 @@ fn seed_of(peer: usize) -> u8 {
     u8::try_from(peer + 1).expect("few peers")
 }
 
-fn key(peer: usize) -> endpoint_core::Fingerprint {
+pub fn key(peer: usize) -> endpoint_core::Fingerprint {
     identity(seed_of(peer)).fingerprint()
 }
 
+fn line(terms: Terms, now: i64) -> Line {
+    Line { until: terms.seconds.map(|seconds| now + seconds), inside: terms.inside }
+}
+
 /// The lines of `authorized_peers` for these keys.
-fn text(lines: &BTreeMap<usize, Option<i64>>) -> String {
-    let line = |(peer, until): (&usize, &Option<i64>)| {
-        let options = until.map_or_else(String::new, |until| {
+fn text(lines: &BTreeMap<usize, Line>, weakness: Weakness) -> String {
+    let line = |(peer, line): (&usize, &Line)| {
+        let mut options = Vec::new();
+        if let Some(until) = line.until {
             let end = jiff::Timestamp::from_second(until).expect("a time");
-            format!("expires=\"{end}\" ")
-        });
-        format!("{options}{}\n", key(*peer))
+            options.push(format!("expires=\"{end}\""));
+        }
+        if line.inside && weakness != Weakness::Anywhere {
+            options.push("from=\"10.0.0.0/24\"".to_owned());
+        }
+        format!("{} {}", options.join(","), key(*peer)).trim_start().to_owned() + "\n"
     };
     lines.iter().map(line).collect()
 }
