@@ -13,6 +13,7 @@ mod qlog;
 #[path = "qlog_off.rs"]
 mod qlog;
 mod serve;
+mod stalled;
 mod trust_faults;
 mod walk;
 

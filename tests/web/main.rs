@@ -6,6 +6,7 @@ mod client;
 mod early;
 mod ends;
 mod fetch;
+mod log;
 mod matrix;
 mod names;
 mod plain;

@@ -21,6 +21,8 @@ const SOAK: &str = "soak";
 const SOAK_SECONDS: &str = "1800";
 /// The package of the tests against real parts.
 const TESTS: &str = "endpoint-tests";
+/// The package of the library.
+const CORE: &str = "endpoint-core";
 
 /// `cargo xtask test`.
 pub fn test(root: &Path, hermetic: bool) -> Outcome {
@@ -73,29 +75,26 @@ pub fn long(root: &Path) -> Outcome {
     let mut steps = Steps::new("long");
     let mut tally = Tally::default();
     let mut lines = Vec::new();
-    let mut command = cargo(root);
-    command
-        .args(["test", "--release", "--locked", "--no-fail-fast", "-p", TESTS, "--"])
-        .args(["--nocapture"])
-        .env("ENDPOINT_TEST_LONG", "1");
-    steps.watch("acceptance tests, full counts", &mut command, |line| {
-        tally.read(line);
-        if let Some((_, said)) = line.split_once("acceptance:") {
-            lines.push(said.trim().to_owned());
-        }
-    });
+    // Beside the test package, what only the inside of the library can count.
+    let inside: &[&str] = &["-p", CORE, "--lib", "--", "--nocapture", "connection_id"];
+    let outside: &[&str] = &["--no-fail-fast", "-p", TESTS, "--", "--nocapture"];
     // Last and alone: what else runs would show in its figures.
-    let mut command = cargo(root);
-    command
-        .args(["test", "--release", "--locked", "-p", TESTS, "--test", SOAK, "--"])
-        .args(["--nocapture"])
-        .env("ENDPOINT_SOAK_SECONDS", SOAK_SECONDS);
-    steps.watch("soak, 30 minutes", &mut command, |line| {
-        tally.read(line);
-        if let Some((_, said)) = line.split_once("acceptance:") {
-            lines.push(said.trim().to_owned());
-        }
-    });
+    let soak: &[&str] = &["-p", TESTS, "--test", SOAK, "--", "--nocapture"];
+    let full = ("ENDPOINT_TEST_LONG", "1");
+    for (name, words, env) in [
+        ("acceptance tests inside the library, full counts", inside, full),
+        ("acceptance tests, full counts", outside, full),
+        ("soak, 30 minutes", soak, ("ENDPOINT_SOAK_SECONDS", SOAK_SECONDS)),
+    ] {
+        let mut command = cargo(root);
+        command.args(["test", "--release", "--locked"]).args(words).env(env.0, env.1);
+        steps.watch(name, &mut command, |line| {
+            tally.read(line);
+            if let Some((_, said)) = line.split_once("acceptance:") {
+                lines.push(said.trim().to_owned());
+            }
+        });
+    }
     println!("\nacceptance counts");
     for line in &lines {
         println!("  {line}");

@@ -6,6 +6,7 @@
 mod adr;
 mod advisories;
 mod imports;
+mod limits;
 mod links;
 mod lock;
 mod scan;
@@ -71,6 +72,7 @@ pub fn tidy(root: &Path, advisory_db: Option<PathBuf>) -> Outcome {
         findings.extend(source::check(source));
         findings.extend(imports::check(source));
     }
+    findings.extend(limits::check(root, &rust)?);
     findings.extend(tasks::check(&markdown));
     findings.extend(adr::check(&markdown));
     findings.extend(links::check(&markdown, &paths));

@@ -318,6 +318,8 @@ impl Dialler {
         let dial = tls::dial_config(expect, identity, alpns).map_err(setup)?;
         let mut config = quinn::ClientConfig::new(dial.quic().map_err(setup)?);
         let Dial { server_name, verdict, .. } = dial;
+        // Address tokens of servers are not kept.
+        config.token_store(Arc::new(quinn_proto::NoneTokenStore));
         config.transport_config(transport::client_transport(
             &self.limits,
             address,

@@ -48,6 +48,14 @@ const HTTP2_PONG: Duration = Duration::from_secs(10);
 /// Flow-control windows of HTTP/2 (RFC 9113 §5.2).
 const HTTP2_STREAM_WINDOW_BYTES: u32 = 256 * 1024;
 const HTTP2_CONNECTION_WINDOW_BYTES: u32 = 1024 * 1024;
+/// RFC 9113 §4.2: the least that there is; more would let a frame hold up the others.
+const HTTP2_FRAME_BYTES: u32 = 16 * 1024;
+/// RFC 7541 §4.2: what a client may make us remember of its field lines.
+const HTTP2_TABLE_BYTES: u32 = 4096;
+/// Streams that were reset before they were looked at, and streams that we reset for a mistake of the client's
+/// (CVE-2023-44487, CVE-2025-8671), before the connection ends. What counts first is `GivenUp`.
+const HTTP2_PENDING_RESETS: usize = 20;
+const HTTP2_ERROR_RESETS: usize = 1024;
 
 pub(super) async fn serve_http1<S: HttpService>(
     service: &Arc<S>,
@@ -84,6 +92,7 @@ pub(super) async fn http1<S: HttpService>(
     let served = conn::http1::Builder::new()
         .timer(TokioTimer::new())
         .keep_alive(keep_alive)
+        .half_close(false)
         .header_read_timeout(limits.header)
         .max_buf_size(FIELD_SECTION_BYTES as usize)
         .serve_connection(io, service)
@@ -139,6 +148,10 @@ pub(super) async fn serve_http2<S: HttpService>(
         .timer(TokioTimer::new())
         .max_concurrent_streams(at_once)
         .max_send_buf_size(HTTP2_SEND_BYTES)
+        .max_frame_size(HTTP2_FRAME_BYTES)
+        .header_table_size(HTTP2_TABLE_BYTES)
+        .max_pending_accept_reset_streams(HTTP2_PENDING_RESETS)
+        .max_local_error_reset_streams(HTTP2_ERROR_RESETS)
         .keep_alive_interval(HTTP2_PING)
         .keep_alive_timeout(HTTP2_PONG)
         .max_header_list_size(FIELD_SECTION_BYTES)

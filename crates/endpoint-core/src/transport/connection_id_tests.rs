@@ -1,3 +1,5 @@
+//! Tests of connection ids: the draft's vectors, ours, and what nobody may forge or meet again.
+
 use std::collections::HashSet;
 
 use super::*;
@@ -101,6 +103,7 @@ fn the_documented_vectors_are_these() {
 }
 
 #[test]
+#[allow(clippy::print_stdout, reason = "the line that `cargo xtask long` gathers")]
 fn ids_are_all_different_all_ours_and_nobody_elses() {
     let count = if std::env::var_os("ENDPOINT_TEST_LONG").is_some() { 1_000_000 } else { 100_000 };
     let (ours, others) = (keys(1), keys(2));

@@ -6,6 +6,8 @@ mod error;
 mod http3;
 mod response_body;
 
+use std::time::Duration;
+
 use bytes::Bytes;
 use http::{Request, Response, header, uri::PathAndQuery};
 use http_body::Body;
@@ -20,6 +22,21 @@ use crate::{alpn::Alpn, facts::Carrier, handler::Connection};
 
 /// Header fields of a response over HTTP/1.1.
 const FIELDS: usize = 256;
+/// HTTP/2: what a server may send on a stream and in all before we have read it.
+const STREAM_WINDOW_BYTES: u32 = 2 * 1024 * 1024;
+const CONNECTION_WINDOW_BYTES: u32 = 5 * 1024 * 1024;
+/// What of a request waits for the server's window.
+const SEND_BYTES: usize = 1024 * 1024;
+/// RFC 9113 §4.2 and RFC 7541 §4.2: the sizes that both sides begin with.
+const FRAME_BYTES: u32 = 16 * 1024;
+const TABLE_BYTES: u32 = 4096;
+/// Requests at one time before the server has said how many.
+const FIRST_REQUESTS: usize = 100;
+/// Streams that ended early: how many are remembered and how long, so that late frames do no harm, and how
+/// many of the server's mistakes end the connection.
+const RESETS: usize = 50;
+const RESET_TIME: Duration = Duration::from_secs(1);
+const ERROR_RESETS: usize = 1024;
 
 /// Sends requests over one dialled connection. Dropped, it ends what drives the connection, and with it
 /// responses whose bodies are still being read.
@@ -54,6 +71,15 @@ impl HttpClient {
                 let (sender, driver) = http2::Builder::new(TokioExecutor::new())
                     .timer(TokioTimer::new())
                     .max_header_list_size(FIELD_SECTION_BYTES)
+                    .initial_stream_window_size(STREAM_WINDOW_BYTES)
+                    .initial_connection_window_size(CONNECTION_WINDOW_BYTES)
+                    .initial_max_send_streams(FIRST_REQUESTS)
+                    .max_frame_size(FRAME_BYTES)
+                    .header_table_size(TABLE_BYTES)
+                    .max_send_buf_size(SEND_BYTES)
+                    .max_concurrent_reset_streams(RESETS)
+                    .reset_stream_duration(RESET_TIME)
+                    .max_local_error_reset_streams(ERROR_RESETS)
                     .handshake(io)
                     .await
                     .map_err(HttpError::start)?;
