@@ -117,7 +117,7 @@ fn a_reader_of_the_log_that_stalls_stops_neither_service_nor_signals() {
         // What was in the pipe is whole lines, but for the last.
         let mut text = String::new();
         reader.read_to_string(&mut text).unwrap();
-        assert!(text.len() >= 4096, "{words:?}: the pipe was not full: {}", text.len());
+        assert!(text.len() > 3500, "{words:?}: the pipe was not full: {}", text.len());
         if words.contains(&"json") {
             let objects = text.lines().filter(|line| line.starts_with('{'));
             let whole = objects.filter(|line| serde_json::from_str::<Value>(line).is_ok()).count();
