@@ -4,6 +4,7 @@ pub mod chance;
 pub mod exchange;
 pub mod faults;
 pub mod faulty_ca;
+pub mod forge;
 pub mod fuzz;
 pub mod http;
 pub mod machine;

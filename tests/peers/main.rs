@@ -6,6 +6,7 @@ mod containment;
 mod credit;
 mod lifecycle;
 mod matrix;
+mod moves;
 mod one_port;
 mod process;
 mod refusals;

@@ -11,6 +11,7 @@ mod reach;
 use std::{fmt, net::SocketAddr};
 
 pub use self::address::Address;
+pub(crate) use self::address::Shown;
 pub(crate) use self::reach::{Reach, is_loopback};
 use crate::{alpn::Alpn, identity::Fingerprint};
 

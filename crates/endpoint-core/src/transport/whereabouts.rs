@@ -14,7 +14,7 @@
 use std::{
     any::Any,
     fmt,
-    net::{IpAddr, SocketAddr},
+    net::SocketAddr,
     sync::{
         Arc, Mutex, PoisonError,
         atomic::{AtomicU64, Ordering},
@@ -26,7 +26,7 @@ use quinn::congestion::{Controller, ControllerFactory, ControllerMetrics, Cubic,
 use quinn_proto::RttEstimator;
 use tokio::sync::Notify;
 
-use crate::facts::Address;
+use crate::facts::{Address, Shown};
 
 /// Looks at a connection that moves while we look; more would be waiting.
 const LOOKS: usize = 3;
@@ -135,9 +135,9 @@ struct Trail {
     proven_path: u64,
     /// The newest path that was looked at, or skipped.
     newest: u64,
-    /// Where an unproven path was since `proven`.
-    between: Option<IpAddr>,
-    /// The peer may have been at another address since `proven`, and even have answered from there.
+    /// Where unproven paths were since `proven`.
+    shown: Shown,
+    /// The peer may have been elsewhere since `proven`, and even have answered from there.
     lost: bool,
 }
 
@@ -147,7 +147,7 @@ impl Trail {
             proven: remote,
             proven_path: HANDSHAKE,
             newest: HANDSHAKE,
-            between: None,
+            shown: [None; 2],
             lost: false,
         }
     }
@@ -157,7 +157,7 @@ impl Trail {
         if seen.heard || seen.path == self.proven_path {
             // Whatever was before is over.
             (self.proven, self.proven_path, self.newest) = (remote, seen.path, made);
-            (self.between, self.lost) = (None, false);
+            (self.shown, self.lost) = ([None; 2], false);
             return Address::at(remote);
         }
         // Paths that nobody looked at may have been anywhere.
@@ -165,10 +165,12 @@ impl Trail {
         if made > expected {
             self.lost = true;
         }
-        let host = remote.ip();
-        match self.between {
-            Some(between) if between != host && between != self.proven.ip() => self.lost = true,
-            _ => self.between = Some(host),
+        let host = Some(remote.ip());
+        if host != Some(self.proven.ip()) && !self.shown.contains(&host) {
+            match self.shown.iter_mut().find(|place| place.is_none()) {
+                Some(place) => *place = host,
+                None => self.lost = true,
+            }
         }
         self.newest = made;
         self.address(remote)
@@ -179,7 +181,7 @@ impl Trail {
     }
 
     fn address(&self, present: SocketAddr) -> Address {
-        Address::moved(self.proven, present, !self.lost)
+        Address::moved(self.proven, present, self.shown, !self.lost)
     }
 }
 
@@ -278,33 +280,46 @@ mod tests {
         address
     }
 
+    /// From host 1 to `host`, having shown `shown`.
+    fn moved(host: u8, shown: &[u8]) -> Address {
+        let shown = [0, 1].map(|n| shown.get(n).map(|host| at(*host).ip()));
+        Address::moved(at(1), at(host), shown, true)
+    }
+
     #[test]
     fn an_address_is_proven_once_its_path_was_heard_of() {
-        let moving = Address::moved(at(1), at(2), true);
-        assert_eq!(after(&[(2, 2, false, 2)]), moving);
-        assert_eq!(after(&[(2, 2, false, 2); 9]), moving, "to wait is no proof");
+        assert_eq!(after(&[(2, 2, false, 2)]), moved(2, &[2]));
+        assert_eq!(after(&[(2, 2, false, 2); 9]), moved(2, &[2]), "to wait is no proof");
         assert_eq!(after(&[(2, 2, false, 2), (2, 2, true, 2)]), Address::at(at(2)));
         assert_eq!(after(&[(2, 2, false, 2), (2, 1, false, 1)]), Address::at(at(1)), "given up");
         let again = [(2, 2, false, 2), (2, 1, false, 1), (3, 3, false, 3)];
-        assert_eq!(after(&again), Address::moved(at(1), at(3), true));
+        assert_eq!(after(&again), moved(3, &[3]));
     }
 
     #[test]
     fn a_host_that_was_proven_before_proves_itself_again() {
         let back = after(&[(2, 2, true, 2), (3, 3, false, 1)]);
-        assert_eq!(back, Address::moved(at(2), at(1), true));
-        // It went away without proof, and may have proved more than was heard of.
-        let flapped = after(&[(2, 2, false, 2), (3, 3, false, 1)]);
-        assert!(!flapped.satisfies(|_| true), "{flapped:?}");
-        assert_eq!(after(&[(2, 2, false, 2), (3, 3, true, 1)]), Address::at(at(1)));
+        assert_eq!((back.proven(), back.present()), (at(2), at(1)));
+        assert!(!back.is_settled());
     }
 
     #[test]
-    fn nothing_holds_where_the_peer_may_have_been_elsewhere_meanwhile() {
+    fn a_host_that_was_shown_counts_until_another_is_proven() {
+        // It may have answered there, of which nothing was heard.
+        let flapped = [(2, 2, false, 2), (3, 3, false, 1)];
+        assert_eq!(after(&flapped), moved(1, &[2]));
+        assert!(!after(&flapped).is_settled());
+        assert_eq!(after(&[(2, 2, false, 2), (3, 3, true, 1)]), Address::at(at(1)));
+        let on = [(2, 2, false, 2), (3, 3, false, 3), (4, 4, false, 2)];
+        assert_eq!(after(&on), moved(2, &[2, 3]));
+    }
+
+    #[test]
+    fn nothing_holds_where_the_peer_may_have_been_anywhere_meanwhile() {
         for (looks, why) in [
             (&[(3, 3, false, 3)][..], "a path that nobody looked at"),
             (&[(3, 3, false, 1)], "the same, and back at the first host"),
-            (&[(2, 2, false, 2), (3, 3, false, 3)], "an unproven path before this one"),
+            (&[(2, 2, false, 2), (3, 3, false, 3), (4, 4, false, 4)], "too many hosts"),
             (&[(2, 2, false, 2), (4, 4, false, 2)], "a path between two at one host"),
             (&[(2, 2, false, 2), (3, 2, false, 2)], "a path that came and went"),
             (&[(3, 3, false, 3), (3, 3, false, 3)], "another look changes nothing"),
@@ -325,6 +340,7 @@ mod tests {
         let other: SocketAddr = "192.0.2.2:8".parse().unwrap();
         trail.step(2, Seen { path: 2, heard: false }, at(2));
         let address = trail.step(3, Seen { path: 3, heard: false }, other);
-        assert_eq!(address, Address::moved(at(1), other, true));
+        assert!(address.satisfies(|_| true));
+        assert_eq!((address.proven(), address.present()), (at(1), other));
     }
 }

@@ -385,8 +385,9 @@ mod tests {
     #[test]
     fn an_address_that_nobody_answered_from_turns_no_rule_to_yes() {
         let socket = |host: &str| (host.parse::<std::net::IpAddr>().unwrap(), 1).into();
-        let between =
-            |proven, present, traced| Address::moved(socket(proven), socket(present), traced);
+        let between = |proven, present, traced| {
+            Address::moved(socket(proven), socket(present), [None; 2], traced)
+        };
         let table = [
             (Access::default(), between(AWAY, HOME, true), Some(Denial::WrongAddress)),
             (Access::default(), between(HOME, AWAY, true), Some(Denial::WrongAddress)),
