@@ -8,6 +8,7 @@ mod ends;
 mod fetch;
 mod log;
 mod matrix;
+mod moves;
 mod names;
 mod plain;
 mod program;

@@ -39,7 +39,6 @@ pub(crate) use self::{
     cors::is_cross_site,
     host::{Host, authority, host},
     page::{Refusal, dress, escaped, wanted as page_wanted},
-    proxy::FORWARDED_FOR,
     redirect::permanent,
 };
 use self::{

@@ -1,6 +1,7 @@
 //! May this request be answered here, and how much may it cost?
 
 use std::{
+    net::IpAddr,
     pin::Pin,
     sync::{
         Arc,
@@ -14,6 +15,7 @@ use axum::body::{Body, Bytes};
 use endpoint_core::{
     config::Access,
     http::{RequestPermit, Requester},
+    trust::Denial,
 };
 use http::{HeaderValue, StatusCode, header};
 use http_body::{Body as _, Frame, SizeHint};
@@ -78,8 +80,19 @@ impl Rule {
 
     /// Whether whoever asks is allowed what the rule is for.
     pub(super) fn permits(&self, request: &Request) -> bool {
-        let requester = request.extensions().get::<Requester>();
-        requester.is_some_and(|requester| requester.permit(&self.access).is_ok())
+        self.judge(request).is_some_and(|permit| permit.is_ok())
+    }
+
+    fn judge(&self, request: &Request) -> Option<Result<RequestPermit, Denial>> {
+        let requester = request.extensions().get::<Requester>()?;
+        let trusted =
+            |host: IpAddr| self.trusted.iter().any(|net| net.contains(&host.to_canonical()));
+        Some(match self.access {
+            Access::Loopback if !requester.is_here(request.headers(), trusted) => {
+                Err(Denial::NotLoopback)
+            }
+            _ => requester.permit(&self.access),
+        })
     }
 
     /// How much of a path the rule says, in bytes.
@@ -115,8 +128,7 @@ impl Rule {
             return response;
         }
         let allowed = self.cors.as_ref().and_then(|cors| cors.allowed(&request));
-        let permit = request.extensions().get::<Requester>().map(|r| r.permit(&self.access));
-        let mut response = match permit {
+        let mut response = match self.judge(&request) {
             Some(Ok(permit)) => {
                 request.extensions_mut().insert(permit.clone());
                 self.permitted(request, permit, content).await

@@ -88,7 +88,8 @@ where
     }
 }
 
-/// A layer that lets through only requesters whom `access` allows. Others get 403 and no reason. A request
+/// A layer that lets through only requesters whom `access` allows. Others get 403 and no reason. What a proxy
+/// passed on is not taken for a request of this machine ([`Requester::is_here`]). A request
 /// that is being answered, or whose body is still being read, when its requester loses the permit is cut
 /// off. The inner service finds the [`RequestPermit`] in the request's extensions.
 #[derive(Clone, Debug)]
@@ -137,6 +138,9 @@ where
         let permit = request
             .extensions()
             .get::<Requester>()
+            .filter(|requester| {
+                self.access != Access::Loopback || requester.is_here(request.headers(), |_| false)
+            })
             .and_then(|requester| requester.permit(&self.access).ok());
         let Some(permit) = permit else { return Box::pin(async { Ok(forbidden()) }) };
         request.extensions_mut().insert(permit.clone());

@@ -47,6 +47,7 @@ mod http3_fields;
 mod limits;
 mod linger;
 mod meter;
+mod passed_on;
 mod plain;
 mod quic;
 mod requester;
@@ -60,6 +61,7 @@ pub use self::{
     body::RequestBody,
     client::{HttpClient, HttpError, ResponseBody},
     guard::{Authorize, Authorized, GuardedBody},
+    passed_on::{folded, is_of_forwarding},
     plain::{PlainOptions, serve_plain},
     requester::{RequestPermit, Requester},
     service::Web,

@@ -8,7 +8,7 @@ use std::net::IpAddr;
 use axum::body::Body;
 use endpoint_core::{
     facts::{KeyKind, PeerKey},
-    http::{RequestPermit, Requester},
+    http::{RequestPermit, Requester, folded, is_of_forwarding},
 };
 use http::{HeaderMap, HeaderName, HeaderValue, Version, header, uri::Authority};
 use ipnet::IpNet;
@@ -24,7 +24,7 @@ const PEER_SCOPE: HeaderName = HeaderName::from_static("endpoint-peer-scope");
 /// What every name of ours begins with.
 const OURS: &str = "endpoint-peer";
 
-pub(crate) const FORWARDED_FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
+const FORWARDED_FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
 const FORWARDED_HOST: HeaderName = HeaderName::from_static("x-forwarded-host");
 const FORWARDED_PROTO: HeaderName = HeaderName::from_static("x-forwarded-proto");
 const REAL_IP: HeaderName = HeaderName::from_static("x-real-ip");
@@ -83,31 +83,6 @@ fn remove_named(headers: &mut HeaderMap, which: impl Fn(&HeaderName, &str) -> bo
     for name in names {
         headers.remove(name);
     }
-}
-
-/// A name as the most careless reader sees it.
-fn folded(name: &HeaderName) -> String {
-    let plain = |b: u8| if b.is_ascii_alphanumeric() { char::from(b) } else { '-' };
-    name.as_str().bytes().map(plain).collect()
-}
-
-/// Whether a field of this name, folded, tells where a request came from or went to.
-fn is_of_forwarding(name: &str) -> bool {
-    let others = [
-        "cf-connecting-ip",
-        "client-ip",
-        "fastly-client-ip",
-        "forwarded",
-        "true-client-ip",
-        "x-client-ip",
-        "x-cluster-client-ip",
-        "x-forwarded",
-        "x-originating-ip",
-        "x-real-ip",
-        "x-remote-addr",
-        "x-remote-ip",
-    ];
-    others.contains(&name) || name.starts_with("x-forwarded-")
 }
 
 /// Takes out of a request's trailers what servers that merge them into the header would believe: who sent

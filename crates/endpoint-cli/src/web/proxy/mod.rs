@@ -25,7 +25,6 @@ use http_body::Body as _;
 use ipnet::IpNet;
 use tokio::time::{Instant, error::Elapsed, timeout};
 
-pub(crate) use self::fields::FORWARDED_FOR;
 use self::{
     body::{Trimmed, Upload},
     pool::{Fault, Pool},

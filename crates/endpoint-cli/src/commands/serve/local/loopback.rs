@@ -10,14 +10,12 @@ use std::{
 };
 
 use axum::body::Body;
-use endpoint_core::http::RequestBody;
+use endpoint_core::http::{RequestBody, Requester};
 use http::{HeaderValue, Method, StatusCode, header, uri::Authority};
 use tower::Service;
 
 use super::{Facts, metrics, page};
-use crate::web::{
-    FORWARDED_FOR, Refusal, Request, Response, Web, authority, dress, is_cross_site, page_wanted,
-};
+use crate::web::{Refusal, Request, Response, Web, authority, dress, is_cross_site, page_wanted};
 
 /// The service of the loopback listener.
 #[derive(Clone, Debug)]
@@ -56,8 +54,8 @@ impl Loopback {
             return Refusal::reads_only();
         }
         // What a proxy passed on does not come from this machine, whoever set it up.
-        let passed_on = [header::VIA, header::FORWARDED, FORWARDED_FOR];
-        if passed_on.iter().any(|name| request.headers().contains_key(name)) {
+        let requester = request.extensions().get::<Requester>();
+        if !requester.is_some_and(|requester| requester.is_here(request.headers(), |_| false)) {
             let sentence = "this page is for this machine alone, not through a proxy";
             return Refusal::new(StatusCode::FORBIDDEN, sentence).into();
         }
