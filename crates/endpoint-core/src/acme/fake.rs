@@ -14,7 +14,7 @@ use crate::{
     certs::challenges::Challenges,
     clock::Clock,
     config::{Acme, AcmeDirectory, AcmeIssuer, ChallengeKind},
-    store::{Change, Kind, Lease, Memory, Pending, Record, Store, StoreError},
+    store::{Aside, Change, Kind, Lease, Memory, Pending, Record, Store, StoreError},
 };
 use jiff::Timestamp;
 use std::sync::Arc;
@@ -58,6 +58,8 @@ pub(super) struct Authorities {
 pub(super) struct State {
     pub(super) moods: HashMap<String, Mood>,
     pub(super) lifetime: i64,
+    /// Seconds from now to its first one.
+    pub(super) begins_in: i64,
     pub(super) orders: Vec<Seen>,
     pub(super) registered: Vec<(String, Vec<u8>)>,
     pub(super) forgotten: HashSet<String>,
@@ -72,6 +74,7 @@ impl Authorities {
         let state = State {
             moods: HashMap::new(),
             lifetime: 90 * 86_400,
+            begins_in: 0,
             orders: Vec::new(),
             registered: Vec::new(),
             forgotten: HashSet::new(),
@@ -100,7 +103,7 @@ impl Authorities {
         let mut params = CertificateParams::new(vec![name.to_owned()]).unwrap();
         let time =
             |at: i64| rcgen::date_time_ymd(1970, 1, 1) + Duration::from_secs(at.cast_unsigned());
-        let now = self.clock.now().as_second();
+        let now = self.clock.now().as_second() + state.begins_in;
         params.not_before = time(now);
         params.not_after = time(now + state.lifetime);
         // Another one each time, also within one second.
@@ -221,7 +224,18 @@ impl Clients for FakeClients {
     }
 }
 
-/// A store that fails when it is told to.
+/// What the disk does.
+#[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
+pub(super) enum Disk {
+    #[default]
+    Fine,
+    /// Takes nothing new.
+    Full,
+    /// Takes nothing at all, locks neither.
+    ReadOnly,
+}
+
+/// A store that fails when it is told to, and knows what was altered behind its back as a seal does.
 #[derive(Debug, Default)]
 pub(super) struct Shaky {
     pub(super) inner: Memory,
@@ -229,7 +243,62 @@ pub(super) struct Shaky {
     pub(super) damaged: Mutex<HashSet<(Kind, String)>>,
     /// Kinds that cannot be written.
     pub(super) full: Mutex<HashSet<Kind>>,
+    pub(super) disk: Mutex<Disk>,
     pub(super) reads: std::sync::atomic::AtomicUsize,
+}
+
+impl Shaky {
+    /// Alters what stands in a record, with the seal (`true`: it looks as if we had written it) or without.
+    pub(super) async fn alter(
+        &self,
+        kind: Kind,
+        id: &str,
+        sealed: bool,
+        alter: impl FnOnce(&mut Vec<u8>),
+    ) {
+        let record = self.inner.read(kind, id).await.unwrap().expect("a record to alter");
+        let mut body = record.body.to_vec();
+        alter(&mut body);
+        let change = Change::Replace(kind, id.to_owned(), None, body.into());
+        self.inner.write(vec![change], record.written).await.unwrap();
+        if !sealed {
+            self.damaged.lock().unwrap().insert((kind, id.to_owned()));
+        }
+    }
+
+    fn refuses(&self, change: &Change) -> Option<&'static str> {
+        let kind = change.about().0;
+        let disk = *self.disk.lock().unwrap();
+        match (disk, change) {
+            (Disk::ReadOnly, _) => Some("it is read-only"),
+            (Disk::Full, Change::Create(..) | Change::Replace(..) | Change::SetAside(..)) => {
+                Some("no space")
+            }
+            _ if self.full.lock().unwrap().contains(&kind) => Some("no space"),
+            _ => None,
+        }
+    }
+
+    /// As the seal's keeper sees it: what cannot be trusted is moved or written over, whatever stands there.
+    async fn seen(&self, change: Change) -> Result<Vec<Change>, StoreError> {
+        let (kind, id) = change.about();
+        let key = (kind, id.to_owned());
+        let damaged = self.damaged.lock().unwrap().contains(&key);
+        Ok(match change {
+            Change::SetAside(_, id, None, why) => {
+                if !damaged {
+                    return Err(StoreError::Conflict { kind, id });
+                }
+                let standing = self.inner.read(kind, &id).await?.map(|record| record.generation);
+                vec![Change::SetAside(kind, id, standing, why)]
+            }
+            change if damaged => {
+                let standing = self.inner.read(kind, &key.1).await?.map(|record| record.generation);
+                vec![Change::SetAside(kind, key.1, standing, "altered".to_owned()), change]
+            }
+            change => vec![change],
+        })
+    }
 }
 
 impl Store for Shaky {
@@ -251,15 +320,32 @@ impl Store for Shaky {
     }
 
     fn write<'a>(&'a self, changes: Vec<Change>, now: Timestamp) -> Pending<'a, ()> {
-        let full = self.full.lock().unwrap();
-        let kind = |change: &Change| match change {
-            Change::Create(kind, ..) | Change::Replace(kind, ..) | Change::Delete(kind, _) => *kind,
-        };
-        if changes.iter().any(|change| full.contains(&kind(change))) {
-            let (place, why) = (self.place(), "no space".to_owned());
-            return Box::pin(async move { Err(StoreError::Unusable { place, why }) });
+        if let Some(why) = changes.iter().find_map(|change| self.refuses(change)) {
+            let (place, why) = (self.place(), why.to_owned());
+            return Box::pin(async move { Err(StoreError::Unwritable { place, why }) });
         }
-        self.inner.write(changes, now)
+        Box::pin(async move {
+            let mut seen = Vec::new();
+            let mut mended = Vec::new();
+            for change in changes {
+                let (kind, id) = change.about();
+                let key = (kind, id.to_owned());
+                if mended.contains(&key) {
+                    seen.push(change);
+                    continue;
+                }
+                mended.push(key);
+                seen.extend(self.seen(change).await?);
+            }
+            self.inner.write(seen, now).await?;
+            let mut damaged = self.damaged.lock().unwrap();
+            damaged.retain(|key| !mended.contains(key));
+            Ok(())
+        })
+    }
+
+    fn asides(&self) -> Pending<'_, Vec<Aside>> {
+        self.inner.asides()
     }
 
     fn version(&self) -> Pending<'_, u64> {
@@ -272,6 +358,10 @@ impl Store for Shaky {
         now: Timestamp,
         time: Duration,
     ) -> Pending<'a, Option<Lease>> {
+        if *self.disk.lock().unwrap() == Disk::ReadOnly {
+            let (place, why) = (self.place(), "it is read-only".to_owned());
+            return Box::pin(async move { Err(StoreError::Unwritable { place, why }) });
+        }
         self.inner.lock(name, now, time)
     }
 

@@ -20,6 +20,7 @@ pub(crate) async fn holds<F: Future<Output = Handles>>(open: impl Fn() -> F) {
     tells_of_every_change(open().await).await;
     gives_a_lock_to_one(open().await).await;
     lets_one_of_many_racers_win(open().await).await;
+    keeps_aside_what_is_set_aside(open().await).await;
     shows_no_body(open().await).await;
 }
 
@@ -185,6 +186,28 @@ async fn lets_one_of_many_racers_win((a, b): Handles) {
         (locks, wins) = (locks + lock, wins + won);
     }
     assert_eq!((locks, wins), (1, 1));
+}
+
+async fn keeps_aside_what_is_set_aside((a, b): Handles) {
+    a.write(vec![create("a", "one")], now()).await.unwrap();
+    let first = generation(&b, "a").await;
+    let aside = |id: &str, of| Change::SetAside(Kind::Certificate, id.into(), of, "why".into());
+    for refused in [aside("a", None), aside("a", Some(first + 1)), aside("b", None)] {
+        let error = b.write(vec![refused, create("c", "x")], now()).await.unwrap_err();
+        assert!(matches!(error, StoreError::Conflict { .. }), "{error}");
+    }
+    assert!(a.asides().await.unwrap().is_empty());
+    b.write(vec![aside("a", Some(first)), create("a", "two")], now()).await.unwrap();
+    assert_eq!(text(&a, "a").await.as_deref(), Some("two"));
+    assert!(generation(&a, "a").await > first);
+    let asides = a.asides().await.unwrap();
+    let [one] = asides.as_slice() else { panic!("{asides:?}") };
+    assert_eq!((one.kind.as_str(), one.id.as_str(), one.why.as_str()), ("certificate", "a", "why"));
+    assert_eq!((one.at, one.to_string()), (now(), format!("certificate `a` #{}", one.number)));
+    let gone = generation(&a, "a").await;
+    a.write(vec![aside("a", Some(gone))], now()).await.unwrap();
+    assert_eq!(text(&b, "a").await, None);
+    assert!(b.list(Kind::Certificate).await.unwrap().is_empty());
 }
 
 async fn shows_no_body((a, b): Handles) {

@@ -9,7 +9,7 @@ use std::{
 
 use jiff::Timestamp;
 
-use super::{Change, Kind, Lease, Pending, Record, Store, StoreError};
+use super::{Aside, Change, Kind, Lease, Pending, Record, Store, StoreError};
 
 /// Records in memory; wiped when dropped.
 #[derive(Default)]
@@ -19,6 +19,7 @@ pub struct Memory(Mutex<State>);
 struct State {
     records: BTreeMap<(Kind, String), Record>,
     locks: BTreeMap<String, Lease>,
+    aside: Vec<(Aside, Record)>,
     number: u64,
 }
 
@@ -38,23 +39,41 @@ impl Memory {
         let generation = state.number + 1;
         // A copy, so that a conflict in the midst leaves everything as it was.
         let mut records = state.records.clone();
+        let mut moved = Vec::new();
         for change in changes {
             let (kind, id) = change.about();
             let key = (kind, id.to_owned());
             let standing = records.get(&key).map(|record| record.generation);
+            let mut why = None;
             let (expected, body) = match change {
                 Change::Create(_, _, body) => (None, Some(body)),
                 Change::Replace(_, _, Some(generation), body) => (Some(generation), Some(body)),
                 Change::Replace(_, _, None, body) => (standing, Some(body)),
                 Change::Delete(..) => (standing, None),
+                Change::SetAside(_, _, generation, reason) => {
+                    why = Some(reason);
+                    (generation, None)
+                }
             };
-            if expected != standing {
+            // Everything here can be trusted, so only a record of some generation is set aside.
+            if expected != standing || (why.is_some() && standing.is_none()) {
                 return Err(StoreError::Conflict { kind, id: key.1 });
             }
             match body {
                 Some(body) => records.insert(key, Record { generation, written: now, body }),
-                None => records.remove(&key),
+                None => {
+                    let gone = records.remove(&key);
+                    if let (Some(why), Some(record)) = (why, gone.clone()) {
+                        moved.push((key, why, record));
+                    }
+                    gone
+                }
             };
+        }
+        for ((kind, id), why, record) in moved {
+            let number = u64::try_from(state.aside.len()).unwrap_or(u64::MAX).saturating_add(1);
+            let kind = kind.as_str().to_owned();
+            state.aside.push((Aside { number, kind, id, at: now, why }, record));
         }
         state.records = records;
         state.number = generation;
@@ -81,6 +100,11 @@ impl Store for Memory {
 
     fn write<'a>(&'a self, changes: Vec<Change>, now: Timestamp) -> Pending<'a, ()> {
         Box::pin(async move { self.write_all(changes, now) })
+    }
+
+    fn asides(&self) -> Pending<'_, Vec<Aside>> {
+        let asides = self.state().aside.iter().map(|(aside, _)| aside.clone()).collect();
+        Box::pin(async { Ok(asides) })
     }
 
     fn version(&self) -> Pending<'_, u64> {

@@ -78,17 +78,20 @@ pub enum Kind {
     Challenge,
     /// An OCSP answer; id: the certificate's digest.
     Staple,
+    /// Why a certificate is not served while another one can be; id: the certificate's digest.
+    Mark,
 }
 
 impl Kind {
     /// Every kind.
-    pub const ALL: [Self; 6] = [
+    pub const ALL: [Self; 7] = [
         Self::Certificate,
         Self::Previous,
         Self::Account,
         Self::History,
         Self::Challenge,
         Self::Staple,
+        Self::Mark,
     ];
 
     /// Its name in the database and in errors.
@@ -101,6 +104,7 @@ impl Kind {
             Self::History => "history",
             Self::Challenge => "challenge",
             Self::Staple => "staple",
+            Self::Mark => "mark",
         }
     }
 }
@@ -132,6 +136,9 @@ pub enum Change {
     Replace(Kind, String, Option<u64>, Zeroizing<Vec<u8>>),
     /// Takes a record away, if it is there, trusted or not.
     Delete(Kind, String),
+    /// Moves a record out of the way and keeps it as it was found, with the reason: the one of that generation,
+    /// which is whole and of no use; `None`: one that cannot be trusted.
+    SetAside(Kind, String, Option<u64>, String),
 }
 
 impl Change {
@@ -139,10 +146,33 @@ impl Change {
     #[must_use]
     pub fn about(&self) -> (Kind, &str) {
         match self {
-            Self::Create(kind, id, _) | Self::Replace(kind, id, _, _) | Self::Delete(kind, id) => {
-                (*kind, id)
-            }
+            Self::Create(kind, id, _)
+            | Self::Replace(kind, id, _, _)
+            | Self::Delete(kind, id)
+            | Self::SetAside(kind, id, ..) => (*kind, id),
         }
+    }
+}
+
+/// A record that was set aside.
+#[derive(Clone, Debug, Eq, PartialEq)]
+#[non_exhaustive]
+pub struct Aside {
+    /// Names it together with kind and id.
+    pub number: u64,
+    /// Its kind, as it stands in the store.
+    pub kind: String,
+    /// Its id.
+    pub id: String,
+    /// When.
+    pub at: Timestamp,
+    /// Why.
+    pub why: String,
+}
+
+impl fmt::Display for Aside {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} `{}` #{}", self.kind, self.id, self.number)
     }
 }
 
@@ -181,6 +211,10 @@ pub struct Lease {
 /// - A reader MUST see the newest write that returned before the read began, in whichever process.
 /// - A record that was altered, put back to an older generation, moved to another id, or sealed with another
 ///   secret MUST be an error that names it; it MUST NOT look absent, and no plaintext of it may be given.
+/// - A `SetAside` without a generation of a record that can be trusted or is not there, and one of another
+///   generation, MUST fail with [`StoreError::Conflict`]; after one the record MUST be absent, and
+///   [`asides`](Self::asides) MUST name what was moved. A record that cannot be trusted and is written over or
+///   deleted, other than a challenge or an OCSP answer, MUST be set aside too: it may hold the only copy of a key.
 /// - At most one owner MUST hold a lock at a time; a lock whose time is over MUST be free for all, and so
 ///   MUST one that would last more than twice as long as is asked for now: its holder's clock was ahead. So
 ///   whoever takes a lock of one name asks for the same time.
@@ -197,6 +231,9 @@ pub trait Store: fmt::Debug + Send + Sync + 'static {
 
     /// Makes all of these changes, or none.
     fn write<'a>(&'a self, changes: Vec<Change>, now: Timestamp) -> Pending<'a, ()>;
+
+    /// What was set aside, oldest first.
+    fn asides(&self) -> Pending<'_, Vec<Aside>>;
 
     /// A number that is another one after each change by anybody. Cheap enough for once a second.
     fn version(&self) -> Pending<'_, u64>;
@@ -240,6 +277,14 @@ pub enum StoreError {
     /// The secret is absent, too short, unreadable for us or readable for others.
     #[error("{0}")]
     Secret(String),
+    /// The store can be read at best: its disk is full, read-only or fails.
+    #[error("the store {place} cannot be used: {why}")]
+    Unwritable {
+        /// The store.
+        place: String,
+        /// What is wrong, and what to do.
+        why: String,
+    },
     /// The store cannot be opened, read or written.
     #[error("the store {place} cannot be used: {why}")]
     Unusable {
@@ -248,6 +293,14 @@ pub enum StoreError {
         /// What is wrong, and what to do.
         why: String,
     },
+}
+
+impl StoreError {
+    /// Whether the store itself fails, and not what stands in it.
+    #[must_use]
+    pub const fn is_of_the_store(&self) -> bool {
+        matches!(self, Self::Secret(_) | Self::Unusable { .. } | Self::Unwritable { .. })
+    }
 }
 
 /// A name for one taking of a lock.

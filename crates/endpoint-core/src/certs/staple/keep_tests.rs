@@ -47,12 +47,16 @@ impl Store for Shelf {
                 Change::Create(_, id, body) | Change::Replace(_, id, _, body) => {
                     shelf.insert(id, body);
                 }
-                Change::Delete(_, id) => {
+                Change::Delete(_, id) | Change::SetAside(_, id, ..) => {
                     shelf.remove(&id);
                 }
             }
         }
         Box::pin(async { Ok(()) })
+    }
+
+    fn asides(&self) -> Pending<'_, Vec<crate::store::Aside>> {
+        Box::pin(async { Ok(Vec::new()) })
     }
 
     fn version(&self) -> Pending<'_, u64> {

@@ -38,7 +38,10 @@ pub(super) fn told(path: &Path, error: sqlx::Error) -> StoreError {
             error => error.to_string(),
         },
     };
-    unusable(path, why)
+    match code.map(|code| code & 0xff) {
+        Some(8 | 10 | 13 | 14) => StoreError::Unwritable { place: path.display().to_string(), why },
+        _ => unusable(path, why),
+    }
 }
 
 /// An error of the migrations.

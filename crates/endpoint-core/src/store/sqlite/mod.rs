@@ -1,12 +1,15 @@
 //! How are records kept in an SQLite file?
 //!
 //! `setup` makes and opens the file, `rows` says what a row is worth, `rekey` changes the secret, `faults`
-//! explains errors.
+//! explains errors, `reading` opens a store whose disk is full or read-only, `aside` keeps what cannot be
+//! trusted.
 //!
 //! Always true: what stands in the file is sealed; a write is one transaction that is on the disk when it
 //! returns; a record is given only if its head vouches for it, and never an older one than this process saw.
 
+mod aside;
 mod faults;
+mod reading;
 mod rekey;
 mod rows;
 mod setup;
@@ -22,10 +25,7 @@ use std::{
 };
 
 use jiff::Timestamp;
-use sqlx::{
-    Connection, Row, Sqlite, SqliteConnection, SqlitePool, Transaction, pool::PoolConnection,
-    sqlite::SqlitePoolOptions,
-};
+use sqlx::{Connection, Row, Sqlite, SqliteConnection, Transaction, pool::PoolConnection};
 
 pub(super) use self::rekey::rekey;
 use self::{
@@ -33,29 +33,24 @@ use self::{
     rows::{Found, put, take},
 };
 use super::{
-    Change, Kind, Lease, Pending, Record, Store, StoreError,
+    Aside, Change, Kind, Lease, Pending, Record, Store, StoreError,
     seal::{Label, Sealer},
 };
 use crate::config::StoreSecret;
 
 /// Opens the store in that file, which is made if there is none.
 pub(super) async fn open(path: &Path, secret: &StoreSecret) -> Result<Arc<dyn Store>, StoreError> {
-    let sealer = setup::prepare(path, secret).await?;
-    let pool = SqlitePoolOptions::new()
-        .max_connections(CONNECTIONS)
-        .acquire_timeout(Duration::from_secs(30))
-        .test_before_acquire(false)
-        .connect_with(setup::options(path))
-        .await
-        .map_err(|error| told(path, error))?;
+    let (sealer, pool) = reading::open_any(path, secret).await?;
     let (writing, seen) = (tokio::sync::Mutex::default(), Mutex::default());
-    Ok(Arc::new(SqliteStore { path: path.to_owned(), pool, sealer, writing, seen }))
+    let (path, secret) = (path.to_owned(), secret.clone());
+    Ok(Arc::new(SqliteStore { path, secret, pool: Mutex::new(pool), sealer, writing, seen }))
 }
 
 /// Records in an SQLite file.
 struct SqliteStore {
     path: PathBuf,
-    pool: SqlitePool,
+    secret: StoreSecret,
+    pool: Mutex<reading::Pool>,
     sealer: Sealer,
     /// Our own writers wait here, not for each other's locks.
     writing: tokio::sync::Mutex<()>,
@@ -66,7 +61,14 @@ struct SqliteStore {
 
 impl SqliteStore {
     async fn connection(&self) -> Result<PoolConnection<Sqlite>, StoreError> {
-        self.pool.acquire().await.map_err(|error| self.told(error))
+        match self.pool().await.acquire().await.map_err(|error| self.told(error)) {
+            // What cannot be opened for writing any more can perhaps be read.
+            Err(error @ StoreError::Unwritable { .. }) => match self.only_read().await {
+                Some(pool) => pool.acquire().await.map_err(|error| self.told(error)),
+                None => Err(error),
+            },
+            acquired => acquired,
+        }
     }
 
     fn told(&self, error: sqlx::Error) -> StoreError {
@@ -79,7 +81,7 @@ impl SqliteStore {
         connection: &mut PoolConnection<Sqlite>,
         done: Result<T, StoreError>,
     ) -> Result<T, StoreError> {
-        if matches!(done, Err(StoreError::Unusable { .. })) {
+        if matches!(done, Err(StoreError::Unusable { .. } | StoreError::Unwritable { .. })) {
             connection.close_on_drop();
         }
         done
@@ -264,8 +266,18 @@ impl SqliteStore {
                 (kind, id, Some(body))
             }
             // Whatever is there, also if it cannot be trusted: so it is mended.
-            Change::Replace(kind, id, None, body) => (kind, id, Some(body)),
-            Change::Delete(kind, id) => (kind, id, None),
+            Change::Replace(kind, id, None, body) => {
+                self.save_doubtful(connection, kind, &id, now).await?;
+                (kind, id, Some(body))
+            }
+            Change::Delete(kind, id) => {
+                self.save_doubtful(connection, kind, &id, now).await?;
+                (kind, id, None)
+            }
+            Change::SetAside(kind, id, generation, why) => {
+                self.set_aside(connection, (kind, &id), generation, &why, now).await?;
+                (kind, id, None)
+            }
         };
         let written = now.as_millisecond();
         let label = Label { kind: kind.as_str(), id: &id, generation: number, written };
@@ -355,6 +367,10 @@ impl Store for SqliteStore {
         Box::pin(self.write_all(changes, now))
     }
 
+    fn asides(&self) -> Pending<'_, Vec<Aside>> {
+        Box::pin(self.all_asides())
+    }
+
     fn version(&self) -> Pending<'_, u64> {
         Box::pin(async {
             let mut connection = self.connection().await?;
@@ -395,5 +411,4 @@ impl fmt::Debug for SqliteStore {
     }
 }
 
-const CONNECTIONS: u32 = 4;
 const WEEK: i64 = 7 * 24 * 3600 * 1000;

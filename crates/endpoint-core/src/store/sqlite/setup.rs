@@ -161,6 +161,31 @@ fn busy(code: Option<&str>) -> bool {
     code.and_then(|code| code.parse::<i32>().ok()).is_some_and(|code| matches!(code & 0xff, 5 | 6))
 }
 
+/// The keys of a store that can only be read. Its schema stays as it is.
+pub(super) async fn keys_of(
+    path: &Path,
+    secret: &StoreSecret,
+    options: &SqliteConnectOptions,
+) -> Result<Sealer, StoreError> {
+    let secrets = Secrets::load(secret, Some(path))?;
+    let mut connection = options.connect().await.map_err(|error| told(path, error))?;
+    let named = named(&mut connection).await.map_err(|error| told(path, error));
+    let newest = sqlx::query("SELECT max(version) FROM _sqlx_migrations")
+        .fetch_one(&mut connection)
+        .await
+        .and_then(|row| row.try_get::<i64, _>(0))
+        .map_err(|error| told(path, error));
+    let _ = connection.close().await;
+    let (newest, known) = (newest?, migrations().last().map_or(0, |last| last.version));
+    if newest > known {
+        return Err(migration(path, sqlx::migrate::MigrateError::VersionMissing(newest)));
+    }
+    match named? {
+        (Some(store), Some(key_id)) => secrets.fitting(path, &store, &key_id),
+        _ => Err(unusable(path, "what names its keys is gone; put it back from a backup")),
+    }
+}
+
 /// Brings the schema up to date and finds the keys, in one transaction.
 async fn sealer(
     connection: &mut SqliteConnection,
@@ -229,7 +254,11 @@ pub(super) async fn name(
 /// The schema's versions. What was released is never changed, only added to.
 fn migrations() -> Vec<Migration> {
     let first = include_str!("../../../migrations/0001_records.sql").into_sql_str();
-    vec![Migration::new(1, "records".into(), MigrationType::Simple, first, false)]
+    let second = include_str!("../../../migrations/0002_aside.sql").into_sql_str();
+    vec![
+        Migration::new(1, "records".into(), MigrationType::Simple, first, false),
+        Migration::new(2, "aside".into(), MigrationType::Simple, second, false),
+    ]
 }
 
 /// `endp`, as the migration has it.

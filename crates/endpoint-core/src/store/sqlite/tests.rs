@@ -15,6 +15,9 @@ use super::{
 };
 use crate::config::StoreConfig;
 
+#[path = "aside_tests.rs"]
+mod aside;
+
 /// A folder with a store.
 struct Place(tempfile::TempDir);
 
