@@ -48,7 +48,7 @@ pub mod endpoint;
 pub use self::{
     alpn::Alpn,
     certs::bundle,
-    certs::vault::{KeptCertificate, Origin, Vault, VaultError},
+    certs::vault::{Ailing, Condition, Examined, KeptCertificate, Origin, Vault, VaultError},
     clock::Clock,
     close::CloseCode,
     config::{Access, Acme, AcmeDirectory, Limits, Scope, StoreConfig, TlsIdentity},

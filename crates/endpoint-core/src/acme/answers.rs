@@ -13,6 +13,7 @@ use jiff::Timestamp;
 use rustls::{crypto::CryptoProvider, sign::CertifiedKey};
 use serde::{Deserialize, Serialize};
 use tokio::sync::Mutex;
+use tracing::debug;
 use zeroize::Zeroizing;
 
 use super::{
@@ -162,11 +163,17 @@ impl Answers for Board {
                 retry_after: None,
             };
             self.remember(&answer, true).map_err(failed)?;
-            let written = self.write(&answer, self.clock.now()).await;
-            written.map_err(|error| {
-                let _ = self.remember(&answer, false);
-                failed(error.to_string())
-            })
+            match self.write(&answer, self.clock.now()).await {
+                // A full disk must not end the order: this process answers from memory.
+                Err(error) if error.is_of_the_store() => {
+                    debug!(%error, "the answer to a challenge stands in memory only");
+                    Ok(())
+                }
+                written => written.map_err(|error| {
+                    let _ = self.remember(&answer, false);
+                    failed(error.to_string())
+                }),
+            }
         })
     }
 

@@ -3,6 +3,13 @@
 use super::*;
 use crate::store::Store;
 
+/// What a process reads that has just begun.
+async fn stored(world: &World) -> History {
+    let source = world.source();
+    source.read_history(world.clock.now()).await;
+    source.state().history.clone()
+}
+
 #[tokio::test]
 async fn a_clock_that_was_set_back_stops_nobody_for_years() {
     for (mood, waits) in [
@@ -59,12 +66,12 @@ async fn what_one_process_enters_is_not_overwritten_by_another() {
     world.authorities.mood(CA, Mood::Fails(Fault::Refused, None));
     two.look(world.clock.now(), true).await;
     one.ask(0, world.clock.now()).await.unwrap();
-    let history = world.source().read_history().await.unwrap();
+    let history = stored(&world).await;
     assert_eq!(history.failed.len(), 1, "{history:?}");
     assert!(history.suggested.is_some());
     two.note(|history| history.begin(CA, world.clock.now())).await.unwrap();
     one.ask(0, world.clock.now()).await.unwrap();
-    assert!(world.source().read_history().await.unwrap().open.is_some());
+    assert!(stored(&world).await.open.is_some());
 }
 
 #[tokio::test(start_paused = true)]

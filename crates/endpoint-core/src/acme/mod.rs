@@ -5,12 +5,15 @@
 //! names share.
 
 mod account_key;
+mod accounts;
 #[cfg(test)]
 mod answering;
 mod answers;
 mod ari;
 pub(crate) mod challenge;
 mod csr;
+#[cfg(test)]
+mod dark_tests;
 pub(crate) mod engine;
 mod entries;
 #[cfg(test)]
@@ -28,6 +31,8 @@ mod register;
 mod rustls_acme;
 mod schedule;
 mod source;
+mod steps;
+mod unkept;
 mod wire;
 
 pub(crate) use self::{ari::suggested, schedule::Desk, source::AcmeSource};

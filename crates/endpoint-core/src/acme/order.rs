@@ -8,9 +8,11 @@ use tokio::time::timeout;
 use tracing::debug;
 
 use super::{
+    entries::NoteError,
     issuer::{Account, Fault, IssueError, Issued, Issuer, Order, Window},
     schedule::Authority,
-    source::{AcmeSource, ORDER},
+    source::AcmeSource,
+    steps::ORDER,
 };
 use crate::{
     certs::{
@@ -47,14 +49,11 @@ pub(super) enum Done {
 
 impl AcmeSource {
     /// Orders; `None`: the staging directory issued.
-    pub(super) async fn issue(
-        &self,
-        target: &Target<'_>,
-    ) -> Result<Option<(Issued, Held)>, IssueError> {
+    pub(super) async fn issue(&self, target: &Target<'_>) -> Result<Option<Held>, IssueError> {
         let desk = &self.desk;
         let account = desk.account(target.authority, target.client).await?;
         let directory = target.authority.url();
-        let replaces = self.leaf_certificate().map(|(leaf, _)| leaf);
+        let replaces = self.replaced().await;
         let order = Order {
             name: self.name.clone(),
             challenges: self.proofs(),
@@ -80,8 +79,14 @@ impl AcmeSource {
             issuer: Some(directory.to_owned()),
             engine: Some(target.client.engine().to_owned()),
         };
-        let held = self.judged(&issued, origin)?;
-        Ok(Some((issued, held)))
+        Ok(Some(self.judged(&issued, origin)?))
+    }
+
+    /// The leaf that the next one replaces, if its authority has not heard that of another one before.
+    async fn replaced(&self) -> Option<CertificateDer<'static>> {
+        let stands_in = self.state().held.as_ref().is_none_or(|held| held.generation == 0);
+        let (leaf, digest) = self.leaf_certificate().filter(|_| !stands_in)?;
+        (!self.desk.vault.was_succeeded(&digest).await).then_some(leaf)
     }
 
     /// The proofs in the order in which this order tries them: after a failure another one goes first.
@@ -137,7 +142,10 @@ impl AcmeSource {
         };
         let ask_at = later(now, wait).into();
         let suggested = Suggested { leaf: digest, window, ask_at };
-        self.note(|history| history.suggested = Some(suggested.clone())).await
+        match self.note(|history| history.suggested = Some(suggested.clone())).await {
+            Ok(()) | Err(NoteError::Store(_)) => Ok(()),
+            Err(NoteError::Other(why)) => Err(why),
+        }
     }
 
     /// Holds what was issued against what was ordered.

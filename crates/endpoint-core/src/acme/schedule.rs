@@ -5,23 +5,24 @@
 //! What happens for one name stands in `source`, what is to be done when in `certs::plan`.
 //!
 //! Always true: one account at each directory, however many names and processes there are; a key is kept
-//! before the authority sees it; an account that cannot be read is an error, never a new account.
+//! before the authority sees it, as long as the store can be written; one that cannot be read is set aside, never
+//! written over.
 
 use std::{collections::HashMap, fmt, sync::Arc, time::Duration};
 
 use arc_swap::ArcSwap;
+use jiff::Timestamp;
 use rustls::crypto::CryptoProvider;
 use tokio::{
     sync::{Mutex, Semaphore},
-    time::{Instant, MissedTickBehavior, interval, sleep},
+    time::{Instant, MissedTickBehavior, interval},
 };
-use tracing::{debug, info, warn};
+use tracing::{debug, warn};
 
 use super::{
     answers::Board,
     engine,
-    hold::Hold,
-    issuer::{Account, AccountKey, Answers, Fault, IssueError, Issuer},
+    issuer::{Account, Answers, Fault, IssueError, Issuer},
 };
 use crate::{
     certs::{
@@ -39,9 +40,6 @@ const ORDERS_AT_ONCE: usize = 16;
 const LOOK: Duration = Duration::from_secs(1);
 /// How often answers that nobody took back are swept away.
 const SWEEP: Duration = Duration::from_secs(3600);
-/// How often, and with what pauses, an account is waited for that somebody else makes.
-const ACCOUNT_TRIES: usize = 120;
-const ACCOUNT_PAUSE: Duration = Duration::from_millis(500);
 
 /// Makes the clients of authorities. Tests have their own.
 pub(super) trait Clients: fmt::Debug + Send + Sync {
@@ -58,7 +56,11 @@ pub(crate) struct Desk {
     pub(super) provider: Arc<CryptoProvider>,
     pub(super) places: Semaphore,
     pub(super) clients: Arc<dyn Clients>,
+    /// When this process began to order.
+    pub(super) started: Timestamp,
     board: Arc<Board>,
+    /// Accounts that could not be kept yet, by what they are kept under.
+    pub(super) unkept: std::sync::Mutex<Vec<(String, Account)>>,
     /// Which write the certificate of each name is, as of a second ago.
     generations: ArcSwap<HashMap<String, u64>>,
 }
@@ -67,7 +69,7 @@ pub(crate) struct Desk {
 #[derive(Debug)]
 pub(super) struct Authority {
     pub(super) issuer: AcmeIssuer,
-    account: Mutex<Option<Account>>,
+    pub(super) account: Mutex<Option<Account>>,
     /// Where an order is tried first after a refusal.
     pub(super) staging: Option<Box<Authority>>,
 }
@@ -92,7 +94,7 @@ impl Authority {
     }
 
     /// What our account is kept under: another binding is another account.
-    fn account_id(&self) -> String {
+    pub(super) fn account_id(&self) -> String {
         match &self.issuer.eab {
             Some(eab) => format!("{} {}", self.url(), eab.kid),
             None => self.url().to_owned(),
@@ -140,6 +142,7 @@ impl Desk {
     ) -> Self {
         let board =
             Board::new(Arc::clone(&store), challenges, Arc::clone(&provider), clock.clone());
+        let clock_now = clock.now();
         Self {
             vault: Vault::new(store),
             authorities: config.issuers.iter().map(Authority::new).collect(),
@@ -148,7 +151,9 @@ impl Desk {
             provider,
             places: Semaphore::new(ORDERS_AT_ONCE),
             clients,
+            started: clock_now,
             board: Arc::new(board),
+            unkept: std::sync::Mutex::default(),
             generations: ArcSwap::default(),
         }
     }
@@ -201,120 +206,11 @@ impl Desk {
         self.generations.store(Arc::new(list.into_iter().collect()));
         Ok(())
     }
-
-    /// Our account at an authority; made, if there is none.
-    pub(super) async fn account(
-        &self,
-        authority: &Authority,
-        client: &dyn Issuer,
-    ) -> Result<Account, IssueError> {
-        let mut known = authority.account.lock().await;
-        if let Some(account) = known.as_ref() {
-            return Ok(account.clone());
-        }
-        let account = self.found_or_made(authority, client).await?;
-        Ok(known.insert(account).clone())
-    }
-
-    /// The authority knows the account no longer: registers the same key again.
-    pub(super) async fn register_again(
-        &self,
-        authority: &Authority,
-        client: &dyn Issuer,
-        unknown: &Account,
-    ) -> Result<Account, IssueError> {
-        let mut known = authority.account.lock().await;
-        // Another name's order may have done it meanwhile.
-        if let Some(account) = known.as_ref().filter(|known| known.url != unknown.url) {
-            return Ok(account.clone());
-        }
-        let url = client.register(&unknown.key).await?;
-        let account = Account { key: unknown.key.clone(), url };
-        self.keep_account(authority, &account).await?;
-        info!(directory = authority.url(), "account registered again");
-        Ok(known.insert(account).clone())
-    }
-
-    async fn found_or_made(
-        &self,
-        authority: &Authority,
-        client: &dyn Issuer,
-    ) -> Result<Account, IssueError> {
-        let id = authority.account_id();
-        if let Some(account) = self.kept_account(&id).await?.filter(|kept| !kept.url.is_empty()) {
-            return Ok(account);
-        }
-        for _ in 0..ACCOUNT_TRIES {
-            let held = Hold::take(self.store(), &format!("account {id}"), &self.clock).await;
-            let Some(mut hold) = held.map_err(|error| of_store(&error))? else {
-                sleep(ACCOUNT_PAUSE).await;
-                let kept = self.kept_account(&id).await?;
-                match kept.filter(|kept| !kept.url.is_empty()) {
-                    Some(account) => return Ok(account),
-                    None => continue,
-                }
-            };
-            let made = hold.during(self.make_account(&id, authority, client)).await;
-            hold.release().await;
-            return made;
-        }
-        Err(IssueError {
-            kind: Fault::Store,
-            detail: format!("another process has been making the account at {id} for too long"),
-            retry_after: None,
-        })
-    }
-
-    async fn make_account(
-        &self,
-        id: &str,
-        authority: &Authority,
-        client: &dyn Issuer,
-    ) -> Result<Account, IssueError> {
-        let key = match self.kept_account(id).await? {
-            Some(account) if !account.url.is_empty() => return Ok(account),
-            Some(begun) => begun.key,
-            None => {
-                let made = AccountKey::generate().map_err(|error| fault(error.to_string()))?;
-                // Kept before the authority sees it: after a crash the same key gives the same account.
-                let begun = Account { key: made, url: String::new() };
-                self.keep_account(authority, &begun).await?;
-                begun.key
-            }
-        };
-        let url = client.register(&key).await?;
-        let account = Account { key, url };
-        self.keep_account(authority, &account).await?;
-        info!(directory = authority.url(), "account registered");
-        Ok(account)
-    }
-
-    async fn kept_account(&self, id: &str) -> Result<Option<Account>, IssueError> {
-        let kept = self.vault.account(id).await.map_err(|error| fault(error.to_string()))?;
-        let Some((key, url)) = kept else { return Ok(None) };
-        let key = AccountKey::from_pkcs8(key).map_err(|error| fault(error.to_string()))?;
-        Ok(Some(Account { key, url }))
-    }
-
-    async fn keep_account(
-        &self,
-        authority: &Authority,
-        account: &Account,
-    ) -> Result<(), IssueError> {
-        let id = authority.account_id();
-        let now = self.clock.now();
-        let kept = self.vault.keep_account(&id, &account.key.0, &account.url, now).await;
-        kept.map_err(|error| fault(error.to_string()))
-    }
 }
 
 /// A fault of ours, which says nothing about the order.
 pub(super) fn fault(detail: String) -> IssueError {
     IssueError { kind: Fault::Store, detail, retry_after: None }
-}
-
-fn of_store(error: &crate::store::StoreError) -> IssueError {
-    fault(error.to_string())
 }
 
 impl fmt::Debug for Desk {

@@ -3,9 +3,11 @@
 //! Reads the store (another process may have renewed), makes a plan, takes the name's lock, reads again, and
 //! orders. Each name has its own order, its own history and its own failures.
 //!
-//! Always true: an order is entered in the store before it is made, so that no crash forgets it; a record
-//! that cannot be trusted is a fault that says so, and never a reason to order; what was issued is served
-//! even if it cannot be kept, and then kept as soon as it can be.
+//! Not here: how an order is made (`steps`), what happens while the store fails (`unkept`).
+//!
+//! Always true: what is whole is served, from the store or from memory, and never given up for less; a damaged
+//! record is told, set aside and renewed within the budget; what was issued is served even if it cannot be
+//! kept, and then kept as soon as it can be.
 
 use std::{
     net::IpAddr,
@@ -13,34 +15,24 @@ use std::{
     time::Duration,
 };
 
-use jiff::Timestamp;
-use tokio::time::timeout;
-use tracing::{debug, info, warn};
-
-use super::{
-    hold::Hold,
-    order::{Done, Target},
-    schedule::Desk,
-};
+use super::schedule::Desk;
 use crate::certs::{
     history::History,
     normalized_name,
     pace::later,
     plan::{self, Directory, Given, Plan, Why},
     source::{Looked, Looking, Source, Standing},
-    vault::{Held, Origin},
+    validity::Validity,
+    vault::{Condition, Held, Kept, Origin, VaultError, marks::Mark},
 };
+use jiff::Timestamp;
 
-/// The longest that an order may take, whatever the client says.
-pub(super) const ORDER: Duration = Duration::from_secs(330);
 /// How often the plan is made anew: the wall clock may have jumped.
 const RECHECK: Duration = Duration::from_secs(3600);
 /// When a store that failed is tried again.
 const STORE_RETRY: Duration = Duration::from_secs(30);
 /// When it is looked again at what another process has just begun.
 const OTHERS_ORDER: Duration = Duration::from_secs(5);
-/// Steps of one look: a question, an order at a staging directory, one at the authority, and a look at it.
-const STEPS: usize = 5;
 
 /// The certificate of one name.
 #[derive(Debug)]
@@ -56,41 +48,81 @@ pub(super) struct State {
     pub(super) held: Option<Held>,
     /// As the store has it; as it would have, if it could be written.
     pub(super) history: History,
+    /// Whether anything is known of what was tried.
+    pub(super) known: bool,
+    /// Whether the history in memory is ahead of the store's.
+    pub(super) adrift: bool,
     /// What could not be kept yet.
-    pub(super) unkept: Option<Unkept>,
+    pub(super) unkept: Option<Arc<Kept>>,
+    /// What was issued and begins later, while another one is valid.
+    pub(super) early: Option<Held>,
+    /// What speaks against leaves, and is not kept yet.
+    pub(super) marks: Vec<(String, Mark)>,
+    /// Why the store cannot be used.
+    pub(super) trouble: Option<String>,
+    /// Which record was damaged, until a certificate was issued since.
+    pub(super) lost: Option<String>,
+    /// An order was made that could not be entered.
+    pub(super) ordered_unkept: bool,
     pub(super) standing: Standing,
-    spent_until: Option<Timestamp>,
+    pub(super) spent_until: Option<Timestamp>,
     /// Which write of the certificate was looked at last, whatever came of it.
     seen: Option<u64>,
 }
 
-/// What was issued and stands in memory only.
-#[derive(Clone)]
-pub(super) struct Unkept {
-    done: Arc<super::issuer::Issued>,
-    origin: Origin,
-}
+impl State {
+    /// Serves what was issued earlier, as soon as it has begun.
+    fn take_early(&mut self, now: Timestamp) {
+        let begun = self.early.as_ref().is_some_and(|early| early.loaded.validity.from <= now);
+        if begun {
+            self.held = self.early.take();
+        }
+    }
 
-impl std::fmt::Debug for Unkept {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.write_str("Unkept(..)")
+    /// Goes on with what is whole in memory, and has it kept again.
+    fn keep_again(&mut self, in_memory: Option<Held>) {
+        self.unkept = in_memory.as_ref().map(|held| Arc::clone(&held.kept));
+        self.held = in_memory;
+    }
+
+    /// The validity that renewal goes by; `None`: as if there were none at hand.
+    fn planned(&self) -> Option<Validity> {
+        let held = self.held.as_ref()?;
+        // One that stands in for a damaged one was due when that was issued.
+        self.lost.is_none().then(|| held.newest.unwrap_or(held.loaded.validity))
+    }
+
+    fn condition(&self) -> Condition {
+        if self.unkept.is_some() {
+            Condition::Unkept
+        } else if self.lost.is_some() {
+            Condition::Damaged
+        } else {
+            self.held.as_ref().map_or(Condition::Whole, |held| held.info.condition)
+        }
+    }
+
+    fn waits_for_the_store(&self) -> bool {
+        self.unkept.is_some() || self.adrift || self.trouble.is_some() || !self.marks.is_empty()
     }
 }
 
 /// What is to be done, and what an operator wants to know beside it.
-struct Planned {
-    plan: Plan,
-    spent_until: Option<Timestamp>,
+pub(super) struct Planned {
+    pub(super) plan: Plan,
+    pub(super) spent_until: Option<Timestamp>,
     renewal: Option<Timestamp>,
 }
 
 /// How a look ends.
-enum End {
+pub(super) enum End {
     /// Nothing to do until then; whether an order failed before.
     Until(Timestamp, Why, bool),
     /// Another process orders, or there is no place.
     Busy,
-    /// The store failed or cannot be trusted.
+    /// What was tried cannot be entered, and no order may be made without that before then, or ever.
+    Unkept { until: Option<Timestamp>, why: String },
+    /// The store or the configuration fails.
     Fault(String),
 }
 
@@ -120,31 +152,61 @@ impl AcmeSource {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn now(&self) -> Timestamp {
+    pub(super) fn now(&self) -> Timestamp {
         self.desk.clock.now()
     }
 
-    /// Reads certificate and history; gives whether the certificate is another one than before.
-    async fn read(&self, now: Timestamp) -> Result<bool, String> {
+    /// Reads certificate and history. What is whole in memory is never given up for less.
+    pub(super) async fn read(&self, now: Timestamp) {
         let listed = self.desk.generation(&self.name);
         self.state().seen = listed;
-        let held = self.desk.vault.load(&self.name, now, &self.desk.provider).await;
-        let held = held.map_err(|error| error.to_string())?;
-        let history = self.read_history().await?;
+        let wanted = |origin: &Origin| self.is_wanted(origin);
+        let vault = &self.desk.vault;
+        let found = vault.load_from(&self.name, now, &self.desk.provider, &wanted).await;
+        self.read_history(now).await;
         let mut state = self.state();
+        state.take_early(now);
         if state.unkept.is_some() {
             // Ours is newer than anything that stands there, until it does too.
-            return Ok(false);
+            return;
         }
-        let leaf = |held: &Option<Held>| held.as_ref().map(Held::leaf);
-        let fresh = held.is_some() && leaf(&held) != leaf(&state.held);
-        state.seen = listed.max(held.as_ref().map(|held| held.generation));
-        state.held = held;
-        state.history = history;
-        Ok(fresh)
+        let holds = |held: &Held| now <= held.loaded.validity.until;
+        let in_memory = state.held.clone().filter(holds);
+        match found {
+            // A store that cannot be read says nothing about the certificate.
+            Err(VaultError::Store(error)) if error.is_of_the_store() => {
+                state.trouble = Some(error.to_string());
+            }
+            Err(error) => {
+                state.lost = Some(error.to_string());
+                state.keep_again(in_memory);
+            }
+            Ok(None) => state.keep_again(in_memory),
+            Ok(Some(held)) => {
+                let damaged = held.info.condition == Condition::Damaged;
+                if damaged {
+                    state.lost.clone_from(&held.info.fault);
+                }
+                let same = in_memory.as_ref().is_some_and(|own| own.leaf() == held.leaf());
+                if damaged && in_memory.is_some() && !same {
+                    state.keep_again(in_memory);
+                } else {
+                    state.seen = listed.max(Some(held.generation));
+                    state.held = Some(held);
+                }
+            }
+        }
     }
 
-    fn plan(&self, now: Timestamp, forced: bool) -> Planned {
+    /// Whether a certificate is from somebody who is still asked, or from the operator.
+    fn is_wanted(&self, origin: &Origin) -> bool {
+        let Some(issuer) = origin.issuer.as_deref().filter(|_| origin.source == "acme") else {
+            return true;
+        };
+        self.desk.authorities.iter().any(|authority| authority.url() == issuer)
+    }
+
+    pub(super) fn plan(&self, now: Timestamp, forced: bool) -> Planned {
         let state = self.state();
         let directories: Vec<Directory<'_>> = self
             .desk
@@ -160,7 +222,7 @@ impl AcmeSource {
         let of = |url: &str| directories.iter().position(|directory| directory.url == url);
         let given = Given {
             now,
-            held: state.held.as_ref().map(|held| held.loaded.validity),
+            held: state.planned(),
             leaf: leaf.as_deref().zip(issuer.and_then(of)),
             renew_before: self.desk.config.renew_before,
             directories: &directories,
@@ -175,13 +237,6 @@ impl AcmeSource {
         }
     }
 
-    /// Why the certificate that is held must not be replaced by an order: it stands in for a damaged one.
-    fn distrust(&self) -> Option<String> {
-        let state = self.state();
-        let held = state.held.as_ref().filter(|held| held.generation == 0)?;
-        held.info.fault.clone()
-    }
-
     async fn looked(&self, now: Timestamp, forced: bool) -> Looked {
         let before = self.leaf();
         let result = self.steps(now, forced).await;
@@ -191,23 +246,29 @@ impl AcmeSource {
         let fresh = (state.held.as_ref().map(Held::leaf) != before)
             .then(|| state.held.as_ref().map(|held| held.loaded.clone()))
             .flatten();
-        let mut fault = state.unkept.as_ref().map(|_| {
-            format!(
-                "the new certificate cannot be kept in {}; it is served from memory and lost at a restart",
-                self.desk.store().place()
-            )
-        });
+        let mut fault = self.fault(&state);
         let mut shown = None;
         let (mut again, text) = match result {
             End::Until(at, why, failed) => {
                 // An operator's order may fail while what is held is fresh.
                 if at > now && (failed || why != Why::Fresh) {
-                    fault = fault.or_else(|| state.history.last_error.clone());
+                    let parts = [state.history.last_error.clone(), fault.take()];
+                    let parts: Vec<_> = parts.into_iter().flatten().collect();
+                    fault = (!parts.is_empty()).then(|| parts.join("; "));
                 }
                 shown = Some(told(at, why, renewal));
                 (at, why.to_string())
             }
             End::Busy => (later(now, OTHERS_ORDER), "look what another order gave".to_owned()),
+            End::Unkept { until, why } => {
+                fault = Some(why);
+                state.spent_until = until.or(state.spent_until);
+                let again = later(now, STORE_RETRY);
+                (
+                    until.map_or(again, |until| until.min(again)),
+                    "look at the store again".to_owned(),
+                )
+            }
             End::Fault(why) => {
                 fault = Some(why);
                 (later(now, STORE_RETRY), "look at the store again".to_owned())
@@ -218,152 +279,29 @@ impl AcmeSource {
         state.standing.issuer = issuer.or(first);
         state.standing.next = Some((text, shown.unwrap_or(again)));
         state.standing.last_error = fault.clone().or_else(|| state.history.last_error.clone());
-        if state.unkept.is_some() {
+        state.standing.condition = state.condition();
+        if state.waits_for_the_store() {
             again = again.min(later(now, STORE_RETRY));
         }
         Looked { fresh, again: Some(again.min(later(now, RECHECK))), fault }
     }
 
-    fn leaf(&self) -> Option<String> {
+    pub(super) fn leaf(&self) -> Option<String> {
         self.state().held.as_ref().map(Held::leaf)
     }
 
-    /// Does what is to be done, until there is nothing left for now.
-    async fn steps(&self, mut now: Timestamp, mut forced: bool) -> End {
-        self.keep_unkept().await;
-        if let Err(why) = self.read(now).await {
-            return End::Fault(why);
-        }
-        if let Err(why) = self.rewind(now).await {
-            return End::Fault(why);
-        }
-        let mut failed = false;
-        for _ in 0..STEPS {
-            if let Some(why) = self.distrust().filter(|_| !forced) {
-                return End::Fault(why);
-            }
-            let Planned { plan, spent_until, .. } = self.plan(now, forced);
-            self.state().spent_until = spent_until;
-            match plan {
-                Plan::Wait { until, why } => {
-                    if why == Why::Clock {
-                        warn!(name = self.name, "certificate not valid yet: is the clock right?");
-                    }
-                    return End::Until(until, why, failed);
-                }
-                Plan::AskWindow { authority } => {
-                    if let Err(why) = self.ask(authority, now).await {
-                        return End::Fault(why);
-                    }
-                }
-                Plan::Order { .. } => match self.order(forced).await {
-                    // Only what a successful order left is looked at again without being forced.
-                    Ok(Some(Done::Issued)) => forced = false,
-                    Ok(Some(Done::Staged)) => {}
-                    Ok(Some(Done::Failed)) => (forced, failed) = (false, true),
-                    Ok(None) => return End::Busy,
-                    Err(why) => return End::Fault(why),
-                },
-            }
-            now = self.now();
-        }
-        // A plan that is never done is looked at again in a moment.
-        End::Busy
-    }
-
-    /// One order, under the name's lock. `None`: somebody else holds it, or has done it meanwhile.
-    async fn order(&self, forced: bool) -> Result<Option<Done>, String> {
-        let Ok(_place) = self.desk.places.acquire().await else { return Ok(None) };
-        let lock = format!("order {}", self.name);
-        let hold = Hold::take(self.desk.store(), &lock, &self.desk.clock).await;
-        let Some(mut hold) = hold.map_err(|error| error.to_string())? else { return Ok(None) };
-        let done = hold.during(self.order_locked(forced)).await;
-        hold.release().await;
-        done
-    }
-
-    async fn order_locked(&self, forced: bool) -> Result<Option<Done>, String> {
-        // Nobody writes for this name now: what stands there is the latest.
-        let before = self.leaf();
-        self.read(self.now()).await?;
-        if self.leaf() != before {
-            return Ok(None);
-        }
-        let broken_off = {
-            let state = self.state();
-            state.unkept.is_none() && state.history.open.is_some()
-        };
-        if broken_off {
-            debug!(name = self.name, "an order was broken off by a crash");
-            self.note(|history| _ = history.broken_off()).await?;
-        }
-        let now = self.now();
-        let Plan::Order { authority, staging } = self.plan(now, forced).plan else {
-            return Ok(None);
-        };
-        let Some(production) = self.desk.authorities.get(authority) else { return Ok(None) };
-        let (at, twin) = match production.staging.as_deref().filter(|_| staging) {
-            Some(staging) => (staging, Some(production.url())),
-            None => (production, None),
-        };
-        let (client, why) = self.desk.clients.client(&at.issuer, &self.name)?;
-        self.state().standing.engine = Some((client.engine(), why));
-        // Kept before the order is made; without a budget that is kept there is no order.
-        self.note(|history| history.begin(at.url(), now)).await?;
-        let target = Target { authority: at, client: client.as_ref(), staging: twin.is_some() };
-        let issued = timeout(ORDER, self.issue(&target)).await;
-        let issued = issued.unwrap_or_else(|_| Err(super::order::too_late(ORDER)));
-        let now = self.now();
-        match issued {
-            Ok(Some((issued, held))) => {
-                info!(name = self.name, directory = at.url(), "certificate issued");
-                let origin = held.info.origin.clone();
-                {
-                    let mut state = self.state();
-                    state.held = Some(held);
-                    state.history.succeeded(at.url(), None, now);
-                    state.unkept = Some(Unkept { done: Arc::new(issued), origin });
-                }
-                self.keep_unkept().await;
-                Ok(Some(Done::Issued))
-            }
-            Ok(None) => {
-                let directory = at.url();
-                self.note(|history| history.succeeded(directory, twin, now)).await?;
-                Ok(Some(Done::Staged))
-            }
-            Err(error) => {
-                let (failure, text) = super::order::counted(&error, at.url());
-                let directory = at.url();
-                self.note(|history| {
-                    history.failed(directory, twin, failure, error.retry_after, &text, now);
-                })
-                .await?;
-                Ok(Some(Done::Failed))
-            }
-        }
-    }
-
-    /// Keeps what was issued and is not kept yet: first the certificate, then that it was issued.
-    async fn keep_unkept(&self) {
-        let Some(unkept) = self.state().unkept.clone() else { return };
-        let Unkept { done, origin } = unkept;
-        let now = self.now();
-        let kept = self.desk.vault.keep(&self.name, &done.chain, &done.key, &origin, now).await;
-        let kept = kept.map_err(|error| error.to_string());
-        let history = self.state().history.clone();
-        let kept = match kept {
-            Ok(()) => self.write_history(&history).await.map_err(|error| error.to_string()),
-            failed => failed,
-        };
-        match kept {
-            Ok(()) => {
-                self.state().unkept = None;
-                // As it stands there, with the number of its write.
-                let _ = self.read(now).await;
-            }
-            Err(reason) => warn!(name = self.name, reason, "new certificate not kept yet"),
-        }
+    /// What an operator must know, beside what an order came to.
+    fn fault(&self, state: &State) -> Option<String> {
+        let unkept = state.unkept.as_ref().map(|_| {
+            format!(
+                "the new certificate cannot be kept in {}; it is served from memory and lost at a restart",
+                self.desk.store().place()
+            )
+        });
+        let stands = state.held.as_ref().and_then(|held| held.info.fault.clone());
+        let lost = state.lost.clone().or(stands);
+        let parts: Vec<_> = [unkept, state.trouble.clone(), lost].into_iter().flatten().collect();
+        (!parts.is_empty()).then(|| parts.join("; "))
     }
 
     /// The leaf that is held, and its digest.
@@ -390,20 +328,14 @@ impl Source for AcmeSource {
 
     fn kept<'a>(&'a self, now: Timestamp) -> Looking<'a> {
         Box::pin(async move {
-            if let Err(why) = self.read(now).await {
-                self.state().standing.last_error = Some(why.clone());
-                return Looked {
-                    fresh: None,
-                    again: Some(later(now, STORE_RETRY)),
-                    fault: Some(why),
-                };
-            }
+            self.read(now).await;
+            self.mend(now).await;
             let Planned { plan, renewal, .. } = self.plan(now, false);
             let mut state = self.state();
             let held = state.held.as_ref();
             let usable = held.filter(|held| held.loaded.validity.until >= now);
             let fresh = usable.map(|held| held.loaded.clone());
-            let fault = held.and_then(|held| held.info.fault.clone());
+            let fault = self.fault(&state);
             let issuer = held.and_then(|held| held.info.origin.issuer.clone());
             let first = self.desk.authorities.first();
             state.standing.issuer =
@@ -418,6 +350,7 @@ impl Source for AcmeSource {
             };
             state.standing.next = Some((text, at));
             state.standing.last_error = fault.clone().or_else(|| state.history.last_error.clone());
+            state.standing.condition = state.condition();
             Looked { fresh, again: Some(again.min(later(now, RECHECK))), fault }
         })
     }
@@ -436,6 +369,14 @@ impl Source for AcmeSource {
 
     fn spent_until(&self) -> Option<Timestamp> {
         self.state().spent_until
+    }
+
+    fn taken_back(&self) {
+        let (leaf, now) = (self.leaf(), self.now());
+        let mut state = self.state();
+        if let Some(leaf) = leaf.filter(|leaf| state.marks.iter().all(|(of, _)| of != leaf)) {
+            state.marks.push((leaf, Mark::revoked(now)));
+        }
     }
 
     fn standing(&self) -> Standing {

@@ -190,33 +190,57 @@ async fn what_cannot_be_kept_is_served_and_kept_later_without_another_order() {
 }
 
 #[tokio::test]
-async fn without_a_budget_that_can_be_kept_nothing_is_ordered() {
-    let world = World::new();
-    world.store.full.lock().unwrap().insert(Kind::History);
-    let looked = world.source().look(world.clock.now(), false).await;
-    assert!(looked.fault.unwrap().contains("no space"));
-    assert_eq!(count(&world), 0);
+async fn without_a_budget_that_can_be_kept_one_order_is_made_and_not_at_once() {
+    for kind in [Kind::History, Kind::Certificate] {
+        let world = World::new();
+        world.store.full.lock().unwrap().insert(Kind::History);
+        world.store.full.lock().unwrap().insert(kind);
+        world.authorities.mood(CA, Mood::Fails(Fault::Refused, None));
+        let source = world.source();
+        let looked = source.look(world.clock.now(), false).await;
+        assert!(looked.fault.unwrap().contains("no space"));
+        live(&world, &source, 590).await;
+        assert_eq!(count(&world), 0, "in the first ten minutes");
+        live(&world, &source, 86_400).await;
+        // An operator cannot make more of them either.
+        let looked = source.look(world.clock.now(), true).await;
+        assert!(looked.fault.unwrap().contains("one order was made"));
+        assert_eq!(count(&world), 1);
+        // What was tried holds from then on, and stands in the store as soon as it can.
+        world.store.full.lock().unwrap().clear();
+        world.authorities.mood(CA, Mood::Good);
+        live(&world, &source, 60).await;
+        assert!(source.state().held.is_some() && count(&world) == 2);
+        assert_eq!(world.source().looked(world.clock.now(), false).await.fault, None);
+        assert_eq!(count(&world), 2);
+    }
 }
 
 #[tokio::test]
-async fn a_record_that_cannot_be_trusted_is_a_fault_and_never_an_order() {
-    for kind in [Kind::Certificate, Kind::History, Kind::Account] {
+async fn a_certificate_that_begins_later_replaces_none_that_holds() {
+    for full in [false, true] {
         let world = World::new();
-        let id = if kind == Kind::Account { CA } else { NAME };
-        world.source().look(world.clock.now(), false).await;
-        world.store.damaged.lock().unwrap().insert((kind, id.to_owned()));
         let source = world.source();
-        source.kept(world.clock.now()).await;
-        world.clock.advance(85 * 86_400);
-        for _ in 0..20 {
-            let looked = source.look(world.clock.now(), false).await;
-            assert!(looked.fresh.is_none());
-            let fault = source.standing().last_error.expect("a fault");
-            assert!(fault.contains("altered") && fault.contains(id), "{kind}: {fault}");
-            world.clock.advance(3600);
+        source.look(world.clock.now(), false).await;
+        let first = source.leaf();
+        if full {
+            world.clock.advance(700);
+            world.store.full.lock().unwrap().insert(Kind::Certificate);
         }
-        assert_eq!(count(&world), 1, "{kind}");
-        assert_eq!(world.authorities.state().registered.len(), 1);
+        world.authorities.state().begins_in = 3600;
+        let looked = source.look(world.clock.now(), true).await;
+        assert!(looked.fresh.is_none(), "full {full}");
+        assert_eq!((source.leaf(), count(&world)), (first.clone(), 2), "full {full}");
+        live(&world, &source, 3500).await;
+        assert_eq!((source.leaf(), count(&world)), (first.clone(), 2), "full {full}");
+        if !full {
+            let again = world.source();
+            again.kept(world.clock.now()).await;
+            assert_eq!(again.leaf(), first);
+        }
+        live(&world, &source, 200).await;
+        assert_ne!(source.leaf(), first, "full {full}");
+        assert_eq!(count(&world), 2);
     }
 }
 

@@ -30,7 +30,7 @@ pub(crate) struct Loaded {
 }
 
 /// Reads the chain in `cert`, leaf first, and the key in `key` (PKCS#8, SEC 1 or PKCS#1), for
-/// serving under `names`.
+/// serving under `names`, whatever its dates are.
 ///
 /// # Errors
 /// [`CertFileError`] with the path, what is wrong and what to do.
@@ -39,7 +39,6 @@ pub(crate) fn load(
     key: &Path,
     names: &[String],
     provider: &CryptoProvider,
-    now: Timestamp,
 ) -> Result<Loaded, CertFileError> {
     let chain = CertificateDer::pem_slice_iter(&read(cert)?)
         .collect::<Result<Vec<_>, _>>()
@@ -57,13 +56,22 @@ pub(crate) fn load(
         .map_err(|why| CertFileError::Key { path: key.into(), why: why.to_string() })?;
     let certified = CertifiedKey::new(chain, secret);
     let validity = check(&certified, cert, key, names)?;
-    if now < validity.from {
-        return Err(CertFileError::NotYet { path: cert.into(), from: validity.from });
-    }
-    if now > validity.until {
-        return Err(CertFileError::Expired { path: cert.into(), until: validity.until });
-    }
     Ok(Loaded { certified: Arc::new(certified), validity })
+}
+
+/// Whether the dates of what was loaded from `cert` hold.
+///
+/// # Errors
+/// [`CertFileError::NotYet`] and [`CertFileError::Expired`].
+pub(crate) fn dated(loaded: &Loaded, cert: &Path, now: Timestamp) -> Result<(), CertFileError> {
+    let Validity { from, until } = loaded.validity;
+    if now < from {
+        return Err(CertFileError::NotYet { path: cert.into(), from });
+    }
+    if now > until {
+        return Err(CertFileError::Expired { path: cert.into(), until });
+    }
+    Ok(())
 }
 
 /// Holds a chain against its key and its names.
@@ -191,7 +199,9 @@ mod tests {
         fn load(&self, names: &[&str], now: &str) -> Result<Loaded, CertFileError> {
             let names: Vec<String> = names.iter().map(ToString::to_string).collect();
             let now = now.parse().unwrap();
-            load(&self.cert(), &self.key(), &names, &default_provider(), now)
+            let loaded = load(&self.cert(), &self.key(), &names, &default_provider())?;
+            dated(&loaded, &self.cert(), now)?;
+            Ok(loaded)
         }
 
         /// The error, which must name the file at fault.

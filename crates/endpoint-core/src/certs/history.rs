@@ -153,6 +153,34 @@ impl History {
         any
     }
 
+    /// What both know, where this one is later: another process entered something while this one could not.
+    pub(crate) fn merged(mut self, theirs: Self, now: Timestamp) -> Self {
+        if theirs.clone().rewind(now) {
+            // From before the clock was set back, which was brought back to its time once already.
+            return self;
+        }
+        self.failed.extend(theirs.failed);
+        self.failed.sort();
+        self.failed.dedup();
+        let surplus = self.failed.len().saturating_sub(MAX_FAILED);
+        self.failed.drain(..surplus);
+        for (directory, tried) in theirs.directories {
+            let newest = self.tried(&directory).and_then(|own| own.last).max(self.issued);
+            if newest < tried.last {
+                *self.entry(&directory) = tried;
+            }
+        }
+        self.issued = self.issued.max(theirs.issued);
+        self.attempts = self.attempts.max(theirs.attempts);
+        self.suggested = self.suggested.or(theirs.suggested);
+        self
+    }
+
+    /// Nobody knows what that directory said last: as if it had refused.
+    pub(crate) fn doubt(&mut self, directory: &str) {
+        self.entry(directory).refused = true;
+    }
+
     /// An order is about to be made.
     pub(crate) fn begin(&mut self, directory: &str, now: Timestamp) {
         self.open = Some((directory.to_owned(), now.into()));

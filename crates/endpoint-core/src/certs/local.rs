@@ -1,7 +1,10 @@
 //! How do certificates come that nobody has to be asked for?
 //!
-//! From files of the operator, or made here. Both are at hand when the endpoint binds, so a fault there is
-//! an error; later, a certificate that cannot be used never replaces one that can.
+//! From files of the operator, or made here. Both are at hand when the endpoint binds. A file that is not there
+//! is an error then; one that is there and cannot be served, because it has ended, was cut or does not fit its
+//! key, is a fault that is told and keeps nobody else from being served.
+//!
+//! Always true: a certificate that cannot be used never replaces one that can.
 
 use std::{
     os::unix::fs::MetadataExt,
@@ -14,13 +17,17 @@ use jiff::Timestamp;
 use rustls::crypto::CryptoProvider;
 
 use super::{
-    files::{self, Loaded},
+    files::{self, CertFileError, Loaded},
     self_signed,
     source::{Looked, Looking, Source, Standing},
+    vault::Condition,
 };
 
 /// When a certificate that could not be made or kept is tried again.
 const RETRY: Duration = Duration::from_secs(60);
+/// When files are looked at again that cannot be served and did not change.
+const AGAIN: Duration = Duration::from_secs(3600);
+const SECOND: Duration = Duration::from_secs(1);
 
 /// Identity, time, size and mode of a file: what a replacement changes.
 pub(crate) type Stamp = (u64, i64, i64, u64, u32);
@@ -45,6 +52,11 @@ pub(crate) struct FilesSource {
 struct Seen {
     stamps: [Option<Stamp>; 2],
     fault: Option<String>,
+    condition: Condition,
+    /// A file cannot be read at all.
+    unread: bool,
+    /// Until when what was served last is valid.
+    served_until: Option<Timestamp>,
 }
 
 impl FilesSource {
@@ -67,11 +79,43 @@ impl FilesSource {
         let stamps = self.stamps();
         let (cert, key, names) = (self.cert.clone(), self.key.clone(), self.names.clone());
         let provider = Arc::clone(&self.provider);
-        let read = move || files::load(&cert, &key, &names, &provider, now);
-        let looked = looked(apart(read).await, |_| None);
+        let read = move || files::load(&cert, &key, &names, &provider);
+        let loaded = match tokio::task::spawn_blocking(read).await {
+            Ok(loaded) => loaded,
+            Err(error) => {
+                Err(CertFileError::Pem { path: self.cert.clone(), why: error.to_string() })
+            }
+        };
         let mut seen = self.seen.lock().unwrap_or_else(PoisonError::into_inner);
-        *seen = Seen { stamps, fault: looked.fault.clone() };
-        looked
+        seen.stamps = stamps;
+        let (fresh, fault, condition) = match loaded {
+            Ok(loaded) => match files::dated(&loaded, &self.cert, now) {
+                Ok(()) => (Some(loaded), None, Condition::Whole),
+                Err(fault) => {
+                    // The right key and name, wrong dates: better than a certificate that nobody knows, and this
+                    // machine's clock may be what is wrong. Never in the place of one that holds.
+                    let holds = seen.served_until.is_some_and(|until| now <= until);
+                    ((!holds).then_some(loaded), Some(fault), Condition::OutOfDate)
+                }
+            },
+            Err(fault) => (None, Some(fault), Condition::Damaged),
+        };
+        seen.unread = matches!(fault, Some(CertFileError::Read { .. }));
+        seen.condition = condition;
+        seen.fault = fault.map(|fault| fault.to_string());
+        if let Some(fresh) = &fresh {
+            seen.served_until = Some(fresh.validity.until);
+        }
+        // Looked at again when its end is over, or the clock may have been set.
+        let hour = now.checked_add(AGAIN).ok();
+        let again = match (&seen.fault, &fresh) {
+            (None, Some(fresh)) => fresh.validity.until.checked_add(SECOND).ok(),
+            (_, Some(fresh)) if now < fresh.validity.from => {
+                hour.map(|hour| hour.min(fresh.validity.from))
+            }
+            _ => hour,
+        };
+        Looked { fresh, again, fault: seen.fault.clone() }
     }
 }
 
@@ -82,6 +126,10 @@ impl Source for FilesSource {
 
     fn is_local(&self) -> bool {
         true
+    }
+
+    fn is_fatal(&self) -> bool {
+        self.seen.lock().unwrap_or_else(PoisonError::into_inner).unread
     }
 
     fn kept<'a>(&'a self, now: Timestamp) -> Looking<'a> {
@@ -99,7 +147,11 @@ impl Source for FilesSource {
 
     fn standing(&self) -> Standing {
         let seen = self.seen.lock().unwrap_or_else(PoisonError::into_inner);
-        Standing { last_error: seen.fault.clone(), ..Standing::default() }
+        Standing {
+            last_error: seen.fault.clone(),
+            condition: seen.condition,
+            ..Standing::default()
+        }
     }
 }
 

@@ -217,7 +217,9 @@ fn need(given: &Given<'_>) -> Need {
     let at = due(given, held);
     // Odd dates or odd windows must not make a loop of orders.
     if let Some(issued) = given.history.issued {
-        let settle = (lifetime(held) / 6).clamp(SETTLE, DAY);
+        // One that has ended is as good as none: an hour is enough to find out why.
+        let longest = if given.now > held.until { HOUR } else { DAY };
+        let settle = (lifetime(held) / 6).clamp(SETTLE, longest);
         let settled = later(issued.time(), settle).min(later(given.now, settle));
         if settled > at && settled > given.now {
             return Need::At(settled, Why::JustIssued);

@@ -8,7 +8,7 @@ use std::{future::Future, pin::Pin};
 
 use jiff::Timestamp;
 
-use super::files::Loaded;
+use super::{files::Loaded, vault::Condition};
 
 /// A look that is under way.
 pub(crate) type Looking<'a> = Pin<Box<dyn Future<Output = Looked> + Send + 'a>>;
@@ -18,10 +18,15 @@ pub(crate) trait Source: std::fmt::Debug + Send + Sync {
     /// `files`, `self-signed`, `acme`, `bundle` or `tailscale`.
     fn name(&self) -> &'static str;
 
-    /// Whether it never asks anybody: a fault when the endpoint binds is an error, a reload waits for its
-    /// looks, and nobody can ask it to renew.
+    /// Whether it never asks anybody: a reload waits for its looks, and nobody can ask it to renew.
     fn is_local(&self) -> bool {
         false
+    }
+
+    /// Whether the fault that it found keeps the endpoint from being bound: only what an operator got wrong, such
+    /// as a file that is not there, and never what befalls a certificate by itself.
+    fn is_fatal(&self) -> bool {
+        self.is_local()
     }
 
     /// What is at hand without asking anybody: from a file or the store. Called once, before the endpoint
@@ -42,6 +47,10 @@ pub(crate) trait Source: std::fmt::Debug + Send + Sync {
     fn spent_until(&self) -> Option<Timestamp> {
         None
     }
+
+    /// The authority says that it took back what is served: another one is preferred from now on, also after a
+    /// restart.
+    fn taken_back(&self) {}
 
     /// What an operator sees.
     fn standing(&self) -> Standing;
@@ -69,4 +78,6 @@ pub(crate) struct Standing {
     pub(crate) next: Option<(String, Timestamp)>,
     /// What went wrong last.
     pub(crate) last_error: Option<String>,
+    /// How the newest certificate stands.
+    pub(crate) condition: Condition,
 }

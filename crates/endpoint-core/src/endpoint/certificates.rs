@@ -18,6 +18,7 @@ use jiff::Timestamp;
 use rustls::sign::CertifiedKey;
 use tracing::{info, warn};
 
+pub use super::certificate_info::{CertificateInfo, RenewError};
 use super::{BindError, Shared, sources::Sources};
 use crate::{
     certs::{
@@ -39,64 +40,6 @@ use crate::{
 const LATER: Duration = Duration::from_secs(3600);
 /// When one is looked at again whose look did not come to its end.
 const BROKEN_OFF: Duration = Duration::from_secs(60);
-
-/// What an operator sees of a certificate that is served.
-#[derive(Clone, Debug, Eq, PartialEq)]
-#[non_exhaustive]
-pub struct CertificateInfo {
-    /// The names that it is served under.
-    pub names: Vec<String>,
-    /// Where it comes from: `acme`, `bundle`, `files`, `self-signed` or `tailscale`.
-    pub source: &'static str,
-    /// The PEM file that holds it, if it is kept in one.
-    pub file: Option<PathBuf>,
-    /// Who issues it: the URL of a directory, the signer of a bundle.
-    pub issuer: Option<String>,
-    /// Which client speaks to the authority.
-    pub engine: Option<&'static str>,
-    /// Why that one.
-    pub engine_reason: Option<String>,
-    /// Not good before, of what is served.
-    pub not_before: Timestamp,
-    /// Not good after, of what is served.
-    pub not_after: Timestamp,
-    /// Whether what is served is self-signed, because the source has nothing yet.
-    pub fallback: bool,
-    /// What happens next.
-    pub next_action: Option<String>,
-    /// When.
-    pub next_at: Option<Timestamp>,
-    /// What went wrong last, if nothing went right since.
-    pub last_error: Option<String>,
-}
-
-/// Why a certificate was not renewed.
-#[derive(Clone, Debug, thiserror::Error)]
-#[non_exhaustive]
-pub enum RenewError {
-    /// Too many orders failed lately; another one might make the authority refuse the name for longer.
-    #[error("the failure budget is spent; the next order may be made at {until}")]
-    BudgetSpent {
-        /// When it may be tried again.
-        until: Timestamp,
-    },
-    /// It was tried.
-    #[error("{0}")]
-    Failed(String),
-    /// There is nobody to ask.
-    #[error(
-        "certificates from source `{0}` are not renewed on request; replace what it reads instead"
-    )]
-    NotRenewable(&'static str),
-    /// No certificate is served under that name.
-    #[error("no certificate is configured for `{}`; there are: {}", name.escape_debug(), known.join(", "))]
-    UnknownName {
-        /// The name asked for.
-        name: String,
-        /// The names there are.
-        known: Vec<String>,
-    },
-}
 
 /// The certificates of an endpoint.
 #[derive(Debug)]
@@ -161,7 +104,7 @@ impl Certificates {
                     state.fault.clone_from(&looked.fault);
                     let loaded = match (looked.fresh, looked.fault) {
                         (Some(fresh), _) => fresh,
-                        (None, Some(fault)) if source.is_local() => {
+                        (None, Some(fault)) if source.is_fatal() => {
                             return Err(wrong(&member.names, fault));
                         }
                         (None, _) => {
@@ -360,10 +303,7 @@ impl Shared {
         }
         let not_after = state.served.as_ref().map(|served| served.validity.until);
         drop(state);
-        if source.is_local() {
-            return;
-        }
-        if let Some(not_after) = not_after.filter(|_| served) {
+        if let Some(not_after) = not_after.filter(|_| served && !source.is_local()) {
             self.observer.tell(|| Event::CertificateObtained {
                 names: names(),
                 source: source.name(),
@@ -384,10 +324,19 @@ impl Shared {
     pub(super) fn tell_fallbacks(&self) {
         for group in &self.certificates.groups {
             let Some(source) = group.member.source.as_ref() else { continue };
-            if !group.state().fallback {
+            let names = group.member.names.clone();
+            let (fallback, fault) = {
+                let state = group.state();
+                (state.fallback, state.fault.clone())
+            };
+            if let Some(reason) = fault.filter(|_| source.is_local()) {
+                warn!(names = names.join(","), reason, "certificate cannot be served as it is");
+                let (names, source) = (names.clone(), source.name());
+                self.observer.tell(|| Event::CertificateFailed { names, source, reason });
+            }
+            if !fallback {
                 continue;
             }
-            let names = group.member.names.clone();
             warn!(
                 names = names.join(","),
                 source = source.name(),
@@ -466,6 +415,7 @@ impl Group {
             not_before: validity.from,
             not_after: validity.until,
             fallback: state.fallback,
+            condition: standing.condition,
             next_action,
             next_at,
             last_error: standing.last_error.or_else(|| state.fault.clone()),
@@ -488,7 +438,11 @@ async fn fallback(
     now: Timestamp,
 ) -> Result<Loaded, String> {
     let names = names.to_vec();
-    let make = move || certs::self_signed::obtain(&names, folder.as_deref(), &tls::provider(), now);
+    let make = move || {
+        let obtain = |folder| certs::self_signed::obtain(&names, folder, &tls::provider(), now);
+        // One that cannot be kept, on a full disk, is better than none.
+        obtain(folder.as_deref()).or_else(|_| obtain(None))
+    };
     match tokio::task::spawn_blocking(make).await {
         Ok(made) => made.map_err(|error| error.to_string()),
         Err(error) => Err(error.to_string()),

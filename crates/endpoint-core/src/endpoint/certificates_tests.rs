@@ -8,7 +8,7 @@ use tokio::runtime::Handle;
 
 use super::*;
 use crate::{
-    Clock, Endpoint, Identity, TlsIdentity,
+    Clock, Condition, Endpoint, Identity, TlsIdentity,
     certs::{source::Looking, source::Standing, validity::Validity},
 };
 
@@ -217,6 +217,92 @@ async fn a_fault_of_what_is_at_hand_is_an_error_when_the_endpoint_binds() {
         .await
         .unwrap_err();
     assert!(error.to_string().contains("/nowhere/cert.pem"), "{error}");
+}
+
+/// Files with a certificate for `b.example` and its key.
+fn files(folder: &tempfile::TempDir, from: i32, until: i32) -> TlsIdentity {
+    let mut made = CertificateParams::new(vec!["b.example".to_owned()]).unwrap();
+    made.not_before = rcgen::date_time_ymd(from, 1, 1);
+    made.not_after = rcgen::date_time_ymd(until, 1, 1);
+    let pair = KeyPair::generate().unwrap();
+    let (cert, key) = (folder.path().join("cert.pem"), folder.path().join("key.pem"));
+    std::fs::write(&cert, made.self_signed(&pair).unwrap().pem()).unwrap();
+    std::fs::write(&key, pair.serialize_pem()).unwrap();
+    TlsIdentity::X509 { cert, key }
+}
+
+/// An endpoint with a sound site and one whose certificate is in these files.
+async fn beside_a_sound_one(files: TlsIdentity) -> (Endpoint, Clock) {
+    let clock = Clock::manual(start());
+    let endpoint = Endpoint::builder(Identity::from_seed(&[1; 32]))
+        .clock(clock.clone())
+        .server_name("a.example", TlsIdentity::SelfSigned)
+        .server_name("b.example", files)
+        .bind()
+        .await
+        .unwrap();
+    (endpoint, clock)
+}
+
+#[tokio::test]
+async fn one_file_that_has_ended_or_is_yet_to_begin_keeps_nobody_else_from_being_served() {
+    for (from, until, says) in [(2019, 2020, "ended on 2020"), (2030, 2031, "begins on 2030")] {
+        let folder = tempfile::tempdir().unwrap();
+        let files = files(&folder, from, until);
+        let (endpoint, clock) = beside_a_sound_one(files).await;
+        let [sound, odd] = endpoint.certificates().try_into().unwrap();
+        assert_eq!((sound.condition, sound.last_error), (Condition::Whole, None));
+        // The right name and key: whoever pinned it still finds it.
+        assert_eq!((odd.fallback, odd.condition), (false, Condition::OutOfDate));
+        assert!(odd.last_error.unwrap().contains(says));
+        // In order as soon as its time has come, or another one is there.
+        if from == 2030 {
+            clock.advance(4 * 365 * 86_400);
+        } else {
+            self::files(&folder, 2026, 2027);
+        }
+        endpoint.0.shared.refresh_certificates().await;
+        let [_, mended] = endpoint.certificates().try_into().unwrap();
+        assert_eq!((mended.condition, mended.last_error), (Condition::Whole, None));
+        // And told when it ends, by itself.
+        clock.advance(400 * 86_400);
+        endpoint.0.shared.refresh_certificates().await;
+        let [_, over] = endpoint.certificates().try_into().unwrap();
+        assert_eq!(over.condition, Condition::OutOfDate, "{over:?}");
+    }
+}
+
+#[tokio::test]
+async fn files_that_do_not_belong_together_have_a_self_signed_one_stand_in() {
+    for bad in ["cert", "key", "pair"] {
+        let folder = tempfile::tempdir().unwrap();
+        let identity = files(&folder, 2026, 2027);
+        let whole = std::fs::read(folder.path().join("key.pem")).unwrap();
+        match bad {
+            "cert" => std::fs::write(folder.path().join("cert.pem"), "cut").unwrap(),
+            "key" => {
+                std::fs::write(folder.path().join("key.pem"), &whole[..whole.len() / 2]).unwrap()
+            }
+            _ => {
+                files(&folder, 2026, 2027);
+                std::fs::write(folder.path().join("key.pem"), &whole).unwrap();
+            }
+        }
+        let (endpoint, _) = beside_a_sound_one(identity).await;
+        let [sound, odd] = endpoint.certificates().try_into().unwrap();
+        assert_eq!(sound.last_error, None);
+        assert_eq!((odd.fallback, odd.condition), (true, Condition::Damaged), "{bad}");
+        files(&folder, 2026, 2027);
+        endpoint.0.shared.refresh_certificates().await;
+        let [_, mended] = endpoint.certificates().try_into().unwrap();
+        assert_eq!((mended.fallback, mended.condition), (false, Condition::Whole), "{bad}");
+        // What cannot be used never replaces what can.
+        std::fs::write(folder.path().join("cert.pem"), "cut").unwrap();
+        endpoint.0.shared.refresh_certificates().await;
+        let [_, kept] = endpoint.certificates().try_into().unwrap();
+        assert_eq!((kept.fallback, kept.condition), (false, Condition::Damaged), "{bad}");
+        assert_eq!(kept.not_after, mended.not_after);
+    }
 }
 
 #[cfg(feature = "tcp")]

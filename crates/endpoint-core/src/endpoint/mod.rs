@@ -8,6 +8,7 @@ mod acme;
 #[path = "acme_off.rs"]
 mod acme;
 mod builder;
+mod certificate_info;
 mod certificates;
 mod dial;
 mod failures;

@@ -68,6 +68,9 @@ impl Shared {
             state.revoked = revoked || (state.revoked && staple.is_none());
             let waits = state.replaced.is_some_and(|last| now < pace::later(last, REPLACED_AFTER));
             let renew = revoked && !waits && !group.is_local();
+            if revoked && let Some(source) = &group.member.source {
+                source.taken_back();
+            }
             if renew {
                 state.replaced = Some(now);
             }

@@ -4,7 +4,7 @@ use jiff::Timestamp;
 use zeroize::Zeroizing;
 
 use super::{Vault, VaultError};
-use crate::store::{Change, Kind};
+use crate::store::{Change, Kind, StoreError};
 
 /// The key of an account, PKCS#8, and its URL.
 pub(crate) type KeptAccount = (Zeroizing<Vec<u8>>, String);
@@ -27,6 +27,26 @@ impl Vault {
             name: directory.to_owned(),
             why: "its form is unknown; a newer release may have written it".into(),
         })
+    }
+
+    /// Sets the account at that directory aside, which cannot be used. `false`: somebody else did.
+    pub(crate) async fn set_account_aside(
+        &self,
+        directory: &str,
+        why: &str,
+        now: Timestamp,
+    ) -> Result<bool, VaultError> {
+        let generation = match self.store.read(Kind::Account, directory).await {
+            Ok(None) => return Ok(false),
+            Ok(Some(record)) => Some(record.generation),
+            Err(StoreError::Damaged { .. }) => None,
+            Err(error) => return Err(error.into()),
+        };
+        match self.set_aside(Kind::Account, directory, generation, why, now).await {
+            Ok(()) => Ok(true),
+            Err(VaultError::Store(StoreError::Conflict { .. })) => Ok(false),
+            Err(error) => Err(error),
+        }
     }
 
     /// Keeps the account at that directory, in place of the one that there was.

@@ -5,7 +5,7 @@ use rustls::crypto::CryptoProvider;
 use rustls_pki_types::CertificateDer;
 use zeroize::Zeroizing;
 
-use super::{Held, KeptCertificate, Origin, check, names};
+use super::{Held, Kept, Origin, names};
 
 impl Held {
     /// A certificate that stands in memory only, held against its key, its name and its end. Its generation
@@ -22,20 +22,13 @@ impl Held {
         now: Timestamp,
         provider: &CryptoProvider,
     ) -> Result<Self, String> {
-        let loaded = check(chain, key, name, provider)?;
-        if now > loaded.validity.until {
-            return Err(format!("the certificate ended on {}", loaded.validity.until));
+        let names = chain.first().map(|leaf| names::of(leaf)).unwrap_or_default();
+        let kept = Kept { names, origin, issued: now, chain: chain.to_vec(), key: key.clone() };
+        let held = Self::of(name, kept, u64::MAX, provider)?;
+        if now > held.loaded.validity.until {
+            return Err(format!("the certificate ended on {}", held.loaded.validity.until));
         }
-        let info = KeptCertificate {
-            name: name.to_owned(),
-            names: chain.first().map(|leaf| names::of(leaf)).unwrap_or_default(),
-            origin,
-            issued: now,
-            not_before: loaded.validity.from,
-            not_after: loaded.validity.until,
-            fault: None,
-        };
-        Ok(Self { loaded, info, generation: u64::MAX })
+        Ok(held)
     }
 
     /// The digest of the leaf, which names it in other records.

@@ -32,6 +32,12 @@ pub(crate) struct Kept {
     pub(crate) key: Zeroizing<Vec<u8>>,
 }
 
+impl std::fmt::Debug for Kept {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Kept").field("names", &self.names).finish_non_exhaustive()
+    }
+}
+
 #[derive(Deserialize, Serialize)]
 struct Facts {
     names: Vec<String>,

@@ -9,10 +9,16 @@
 
 #[cfg(any(test, feature = "acme"))]
 mod account;
+mod choose;
+mod examine;
 mod issued;
 #[cfg(any(test, feature = "acme"))]
 mod keep;
 mod kept;
+#[cfg(any(test, feature = "acme"))]
+mod marking;
+pub(crate) mod marks;
+mod mend;
 #[cfg(test)]
 mod tests;
 
@@ -27,14 +33,18 @@ use rustls::{
 use rustls_pki_types::{CertificateDer, PrivateKeyDer, pem::PemObject};
 use zeroize::Zeroizing;
 
-pub(super) use self::kept::Kept;
-pub use self::kept::Origin;
+pub use self::{
+    choose::Condition,
+    examine::{Ailing, Examined},
+    kept::Origin,
+};
+pub(crate) use self::{kept::Kept, mend::spent};
 use super::{
     files::{Loaded, covers},
     names, normalized_name,
     validity::{Validity, field},
 };
-use crate::store::{Change, Kind, Store, StoreError};
+use crate::store::{Change, Kind, Record, Store, StoreError};
 
 /// The certificates and accounts in a store.
 #[derive(Clone)]
@@ -60,6 +70,8 @@ pub struct KeptCertificate {
     pub not_after: Timestamp,
     /// Why this is not the newest one, or cannot be served any more; `None`: it is in order.
     pub fault: Option<String>,
+    /// How the newest one stands, whichever this is.
+    pub condition: Condition,
 }
 
 /// A certificate that was loaded, and what belongs to it.
@@ -67,8 +79,13 @@ pub struct KeptCertificate {
 pub(crate) struct Held {
     pub(crate) loaded: Loaded,
     pub(crate) info: KeptCertificate,
-    /// Of the record `Kind::Certificate`; 0 if that could not be used and this is the previous one.
+    /// Of the record `Kind::Certificate`; 0 if this is the previous one.
     pub(crate) generation: u64,
+    /// From when until when the newest one is valid, if it could be read: renewal goes by that.
+    pub(crate) newest: Option<Validity>,
+    /// As it is kept, to keep it again if the disk loses it.
+    #[allow(dead_code, reason = "without ACME nothing is kept again")]
+    pub(crate) kept: Arc<Kept>,
 }
 
 impl Vault {
@@ -89,8 +106,12 @@ impl Vault {
     /// # Errors
     /// [`VaultError::Store`].
     pub async fn names(&self) -> Result<Vec<String>, VaultError> {
-        let ids = self.store.list(Kind::Certificate).await?;
-        Ok(ids.into_iter().map(|(name, _)| name).collect())
+        let mut ids = self.store.list(Kind::Certificate).await?;
+        // One whose newest was lost has the one before.
+        ids.extend(self.store.list(Kind::Previous).await?);
+        let names: std::collections::BTreeSet<String> =
+            ids.into_iter().map(|(name, _)| name).collect();
+        Ok(names.into_iter().collect())
     }
 
     /// What is known of the certificate that is kept under a name.
@@ -151,51 +172,6 @@ impl Vault {
         Ok(names)
     }
 
-    /// The certificate under a name, ready to serve. The previous one, with a fault in its facts, if the newest
-    /// cannot be used.
-    pub(crate) async fn load(
-        &self,
-        name: &str,
-        now: Timestamp,
-        provider: &CryptoProvider,
-    ) -> Result<Option<Held>, VaultError> {
-        let name = record_name(name)?;
-        let newest = match self.held(Kind::Certificate, &name, provider).await {
-            Ok(None) => None,
-            Ok(Some(held)) => match dates(&held, now) {
-                None => return Ok(Some(held)),
-                Some(fault) => Some((Some(held), fault)),
-            },
-            // A store that cannot be read at all says nothing about the certificate.
-            Err(VaultError::Store(error)) if !matches!(error, StoreError::Damaged { .. }) => {
-                return Err(VaultError::Store(error));
-            }
-            Err(fault) => Some((None, fault.to_string())),
-        };
-        let previous = self.held(Kind::Previous, &name, provider).await;
-        let Some((newest, fault)) = newest else {
-            // Both are written at once, so a previous one alone is what was left of a loss.
-            let Some(mut held) = previous? else { return Ok(None) };
-            held.generation = 0;
-            held.info.fault = Some("the newest certificate is gone, the one before is used".into());
-            return Ok(Some(held));
-        };
-        let (mut held, fault) = match (newest, previous) {
-            (None, Ok(Some(mut previous))) => {
-                previous.generation = 0;
-                (previous, format!("{fault}; the one before is used"))
-            }
-            (Some(_), Ok(Some(mut previous))) if dates(&previous, now).is_none() => {
-                previous.generation = 0;
-                (previous, format!("{fault}; the one before is used"))
-            }
-            (Some(newest), _) => (newest, fault),
-            (None, _) => return Err(VaultError::Lost { name, why: fault }),
-        };
-        held.info.fault = Some(fault);
-        Ok(Some(held))
-    }
-
     async fn held(
         &self,
         kind: Kind,
@@ -204,18 +180,7 @@ impl Vault {
     ) -> Result<Option<Held>, VaultError> {
         let Some(record) = self.store.read(kind, name).await? else { return Ok(None) };
         let invalid = |why: String| VaultError::Invalid { kind, name: name.to_owned(), why };
-        let kept = Kept::read(&record.body).map_err(|why| invalid(why.to_owned()))?;
-        let loaded = check(&kept.chain, &kept.key, name, provider).map_err(invalid)?;
-        let info = KeptCertificate {
-            name: name.to_owned(),
-            names: kept.names,
-            origin: kept.origin,
-            issued: kept.issued,
-            not_before: loaded.validity.from,
-            not_after: loaded.validity.until,
-            fault: None,
-        };
-        Ok(Some(Held { loaded, info, generation: record.generation }))
+        Held::read(name, &record, provider).map(Some).map_err(invalid)
     }
 
     async fn keep_under(
@@ -261,7 +226,7 @@ impl Vault {
     ) -> Result<Vec<Change>, VaultError> {
         let current = match self.store.read(Kind::Certificate, name).await {
             Err(StoreError::Damaged { .. }) => {
-                // The previous one stays: it is the last that was good.
+                // The previous one stays: it is the last that was good. This one is set aside by the store.
                 return Ok(vec![Change::Replace(Kind::Certificate, name.to_owned(), None, body)]);
             }
             read => read?,
@@ -273,9 +238,45 @@ impl Vault {
         let good = *current.body != *body
             && Kept::read(&current.body)
                 .is_ok_and(|kept| check(&kept.chain, &kept.key, name, provider).is_ok());
-        let previous = Change::Replace(Kind::Previous, name.to_owned(), None, current.body);
+        let previous = Change::Replace(Kind::Previous, name.to_owned(), None, current.body.clone());
+        if !good && *current.body != *body {
+            let aside = "it cannot be served".to_owned();
+            return Ok(vec![
+                Change::SetAside(Kind::Certificate, name.to_owned(), generation, aside),
+                Change::Create(Kind::Certificate, name.to_owned(), body),
+            ]);
+        }
         let newest = Change::Replace(Kind::Certificate, name.to_owned(), generation, body);
         Ok(good.then_some(previous).into_iter().chain([newest]).collect())
+    }
+}
+
+impl Held {
+    /// What stands in a record; else what is wrong with it.
+    fn read(name: &str, record: &Record, provider: &CryptoProvider) -> Result<Self, String> {
+        let kept = Kept::read(&record.body).map_err(str::to_owned)?;
+        Self::of(name, kept, record.generation, provider)
+    }
+
+    fn of(
+        name: &str,
+        kept: Kept,
+        generation: u64,
+        provider: &CryptoProvider,
+    ) -> Result<Self, String> {
+        let loaded = check(&kept.chain, &kept.key, name, provider)?;
+        let info = KeptCertificate {
+            name: name.to_owned(),
+            names: kept.names.clone(),
+            origin: kept.origin.clone(),
+            issued: kept.issued,
+            not_before: loaded.validity.from,
+            not_after: loaded.validity.until,
+            fault: None,
+            condition: Condition::Whole,
+        };
+        let newest = Some(loaded.validity);
+        Ok(Self { loaded, info, generation, newest, kept: Arc::new(kept) })
     }
 }
 
@@ -294,21 +295,6 @@ fn record_name(name: &str) -> Result<String, VaultError> {
         let shown: String = name.chars().take(64).collect();
         VaultError::Unfit(format!("`{}` is no DNS name and no address", shown.escape_debug()))
     })
-}
-
-/// Why the dates of a certificate do not hold.
-fn dates(held: &Held, now: Timestamp) -> Option<String> {
-    let Validity { from, until } = held.loaded.validity;
-    if now > until {
-        Some(format!("the certificate for `{}` ended on {until}", held.info.name))
-    } else if now < from {
-        Some(format!(
-            "the certificate for `{}` begins on {from}; is the clock of this machine right?",
-            held.info.name
-        ))
-    } else {
-        None
-    }
 }
 
 /// Holds a chain against its key and its name, whatever its dates are.

@@ -200,3 +200,81 @@ async fn a_chain_that_no_client_would_read_replaces_nothing() {
     }
     assert_eq!(load(&vault, "a.example", TODAY).await.loaded.certified.cert, good.0);
 }
+
+async fn examined(vault: &Vault) -> Vec<(Kind, Condition, String)> {
+    let found = vault.examine(now()).await.unwrap();
+    found.ailing.into_iter().map(|one| (one.kind, one.condition, one.remedy)).collect()
+}
+
+#[tokio::test]
+async fn a_damaged_newest_is_set_aside_and_the_one_before_takes_its_place() {
+    let vault = vault();
+    let (first, second) = (made(&["a.example"], (2026, 2027)), made(&["a.example"], (2026, 2028)));
+    keep(&vault, "a.example", &first).await;
+    keep(&vault, "a.example", &second).await;
+    assert_eq!(examined(&vault).await, []);
+    spoil(&vault, Kind::Certificate, b"garbage").await;
+    let [(Kind::Certificate, Condition::Damaged, remedy)] = &examined(&vault).await[..] else {
+        panic!()
+    };
+    assert!(remedy.contains("the one before takes its place"), "{remedy}");
+    // Looking changes nothing.
+    assert_eq!(*raw(&vault, Kind::Certificate).await.unwrap(), b"garbage".to_vec());
+    let found = vault.examine(now()).await.unwrap();
+    let done = vault.repair(&found.ailing[0], now()).await.unwrap().unwrap();
+    assert!(done.contains("set aside") && done.contains("took its place"), "{done}");
+    assert_eq!(vault.repair(&found.ailing[0], now()).await.unwrap(), None, "once");
+    let held = load(&vault, "a.example", TODAY).await;
+    let held_leaf = held.leaf();
+    assert_eq!((held.loaded.certified.cert.clone(), held.info.fault), (first.0, None));
+    assert_eq!(examined(&vault).await, []);
+    assert_eq!(vault.examine(now()).await.unwrap().asides.len(), 1);
+    assert!(vault.was_succeeded(&held_leaf).await, "its authority knows of a newer one");
+}
+
+#[tokio::test]
+async fn a_certificate_with_a_mark_is_served_only_while_nothing_else_can_be() {
+    use super::marks::Mark;
+    let vault = vault();
+    let (first, second) = (made(&["a.example"], (2026, 2027)), made(&["a.example"], (2026, 2028)));
+    keep(&vault, "a.example", &first).await;
+    let before = load(&vault, "a.example", TODAY).await;
+    keep(&vault, "a.example", &second).await;
+    let newest = load(&vault, "a.example", TODAY).await.leaf();
+    vault.mark(&newest, Mark::revoked(now()), now()).await.unwrap();
+    let held = load(&vault, "a.example", TODAY).await;
+    assert_eq!((held.leaf(), held.info.condition), (before.leaf(), Condition::TakenBack));
+    vault.mark(&before.leaf(), Mark::replaced(now()), now()).await.unwrap();
+    assert_eq!(load(&vault, "a.example", TODAY).await.leaf(), newest, "the newest of two");
+    // A mark that cannot be read counts as set, but less than one that can.
+    let unread = Change::Replace(Kind::Mark, newest.clone(), None, b"?".to_vec().into());
+    vault.store().write(vec![unread], now()).await.unwrap();
+    assert_eq!(load(&vault, "a.example", TODAY).await.leaf(), newest);
+    let clear = Change::Delete(Kind::Mark, before.leaf());
+    vault.store().write(vec![clear], now()).await.unwrap();
+    assert_eq!(load(&vault, "a.example", TODAY).await.leaf(), before.leaf());
+    let found = vault.examine(now()).await.unwrap();
+    assert_eq!(found.ailing[0].kind, Kind::Mark);
+    vault.repair(&found.ailing[0], now()).await.unwrap().unwrap();
+    assert_eq!(load(&vault, "a.example", TODAY).await.leaf(), before.leaf(), "still in doubt");
+}
+
+#[tokio::test]
+async fn every_kind_of_record_is_examined_and_mended_for_itself() {
+    let vault = vault();
+    for kind in Kind::ALL {
+        spoil(&vault, kind, b"\x00garbage").await;
+    }
+    let found = vault.examine(now()).await.unwrap();
+    // An OCSP answer is held against its certificate when it is read.
+    assert_eq!((found.records, found.ailing.len()), (7, 6), "{found:?}");
+    for ailing in &found.ailing {
+        let done = vault.repair(ailing, now()).await.unwrap();
+        // Both certificates of a name are mended at once.
+        assert_eq!(done.is_some(), ailing.kind != Kind::Previous, "{ailing:?}");
+    }
+    let after = vault.examine(now()).await.unwrap();
+    assert_eq!((after.ailing.len(), after.asides.len()), (0, 5), "{after:?}");
+    let history = raw(&vault, Kind::History).await.unwrap();
+    assert!(String::from_utf8_lossy(&history).contains("failed"), "the budget counts as spent");
+}
