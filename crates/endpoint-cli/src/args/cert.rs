@@ -59,6 +59,21 @@ pub struct CertName {
 /// `endpoint store …`.
 #[derive(Debug, Subcommand)]
 pub enum Store {
+    /// Read everything that is kept, and tell what is damaged
+    #[command(after_help = "Examples:
+  endpoint store check
+  endpoint store check --json
+
+Changes nothing, also while the endpoint runs. Exit code 1 if a record is damaged; one that is merely out of
+date is told and is no fault.")]
+    Check,
+    /// Set damaged records aside and put what is whole in their place
+    #[command(after_help = "Examples:
+  endpoint store repair
+
+Deletes no key and no account: what is damaged is kept aside under a name. Also while the endpoint runs. Exit
+code 1 if a record could not be mended.")]
+    Repair,
     /// Seal everything that is kept with a new secret
     #[command(after_help = "Examples:
   endpoint store rekey

@@ -41,6 +41,7 @@ pub(super) fn object(info: &CertificateInfo) -> Value {
         "not_before": time_text(info.not_before),
         "not_after": time_text(info.not_after),
         "fallback": info.fallback,
+        "condition": info.condition.as_str(),
         "next_action": info.next_action,
         "next_at": info.next_at.map(time_text),
         "last_error": info.last_error,
@@ -60,6 +61,7 @@ fn kept_object(info: &KeptCertificate, served: &str) -> Value {
         "not_before": time_text(info.not_before),
         "not_after": time_text(info.not_after),
         "fallback": false,
+        "condition": info.condition.as_str(),
         "next_action": null,
         "next_at": null,
         "last_error": info.fault,
@@ -94,7 +96,7 @@ async fn kept(context: &Context, served: &str) -> Result<Vec<Value>> {
             Err(error) => items.push(json!({
                 "name": name, "names": [name], "source": null, "issuer": null, "engine": null,
                 "engine_reason": null, "not_before": null, "not_after": null, "fallback": false,
-                "next_action": null, "next_at": null, "last_error": error.to_string(),
+                "condition": "damaged", "next_action": null, "next_at": null, "last_error": error.to_string(),
                 "served": "no",
             })),
         }
@@ -133,6 +135,9 @@ fn cell(item: &Value, column: &str) -> String {
         "source" if item.get("fallback").and_then(Value::as_bool) == Some(true) => {
             format!("{} (self-signed until then)", word(item.get("source")))
         }
+        "source" if condition(item) != "whole" => {
+            format!("{} ({})", word(item.get("source")), condition(item))
+        }
         "next_action" => match item.get("next_at").and_then(Value::as_str) {
             Some(at) => format!("{} {at}", word(item.get(column))),
             None => word(item.get(column)),
@@ -140,6 +145,11 @@ fn cell(item: &Value, column: &str) -> String {
         "last_error" => word(item.get(column)).chars().take(60).collect(),
         column => word(item.get(column)),
     }
+}
+
+/// How the newest certificate stands.
+fn condition(item: &Value) -> &str {
+    item.get("condition").and_then(Value::as_str).unwrap_or("whole")
 }
 
 fn names(item: &Value) -> Vec<String> {
@@ -187,6 +197,7 @@ async fn info(name: &str, context: &Context) -> Result<()> {
                 (true, told) => told.to_owned(),
             },
         ),
+        ("condition", condition(item).to_owned()),
         ("not before", word(item.get("not_before"))),
         ("not after", word(item.get("not_after"))),
         ("next", cell(item, "next_action")),
@@ -337,6 +348,6 @@ pub(super) fn store_fault(error: &store::StoreError) -> CliError {
     CliError::told("store", ExitKind::Failure, error)
 }
 
-fn vault_fault(error: &VaultError) -> CliError {
+pub(super) fn vault_fault(error: &VaultError) -> CliError {
     CliError::told("store", ExitKind::Failure, error)
 }

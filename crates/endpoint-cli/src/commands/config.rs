@@ -12,12 +12,20 @@ use crate::{config::Config, error::Result};
 pub(super) async fn check(context: &Context) -> Result<()> {
     context.state.check()?;
     let (config, file) = Config::load(context.config.as_deref(), &context.state)?;
-    judge::all(&config).await?;
+    let doubtful = judge::all(&config).await?;
     super::trust::check_file(&context.state)?;
     let name = file.as_ref().map(|file| file.display().to_string());
     let text = match &name {
         Some(name) => format!("{name} has no faults"),
         None => "no configuration file: the defaults hold".to_owned(),
     };
-    context.output.result(&json!({"event": "checked", "file": name, "problems": 0}), &text)
+    if !context.output.is_json() {
+        for doubt in &doubtful {
+            let hint =
+                "serve starts without it; the name has a certificate that clients do not take";
+            context.output.warning(doubt, &[hint.to_owned()]);
+        }
+    }
+    let object = json!({"event": "checked", "file": name, "problems": 0, "warnings": doubtful});
+    context.output.result(&object, &text)
 }

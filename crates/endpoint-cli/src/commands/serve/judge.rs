@@ -24,27 +24,32 @@ use crate::{
 ///
 /// # Errors
 /// What `serve` would refuse. Exit code 2.
-pub(in super::super) async fn all(config: &Config) -> Result<()> {
+///
+/// Gives what it would take, and serve with something else: certificates in files that have ended, say.
+pub(in super::super) async fn all(config: &Config) -> Result<Vec<String>> {
     let listen = match config.listen.as_slice() {
         [] => &value::default_listen(),
         listen => listen,
     };
     ports::clashes(listen, config)?;
     proofs::possible(&mut config.clone(), !config.plain_listen.is_empty())?;
-    certificates(config).await?;
+    let doubtful = certificates(config).await?;
     authorities(config)?;
     let loopback = ports::loopback(config);
     let own: Vec<SocketAddr> =
         listen.iter().chain(&config.plain_listen).chain(&loopback).copied().collect();
     let sites: Vec<Site> = config.sites.iter().map(without_look_ups).collect();
-    Web::prepare(&sites, &ports::own(own, &sites), 1).map(drop)
+    Web::prepare(&sites, &ports::own(own, &sites), 1)?;
+    Ok(doubtful)
 }
 
 /// Loads the certificates that are files.
 ///
 /// # Errors
-/// One that cannot be read, is none, or is not that of its key. Exit code 2.
-pub(super) async fn certificates(config: &Config) -> Result<()> {
+/// One that is not there or cannot be read. Exit code 2.
+///
+/// Gives what is wrong with those that can be read and not be served.
+pub(super) async fn certificates(config: &Config) -> Result<Vec<String>> {
     let files: Vec<(&Site, TlsIdentity)> = config
         .sites
         .iter()
@@ -54,7 +59,7 @@ pub(super) async fn certificates(config: &Config) -> Result<()> {
         })
         .collect();
     if files.is_empty() {
-        return Ok(());
+        return Ok(Vec::new());
     }
     // An endpoint that listens nowhere and has a key of the moment.
     let identity = Identity::generate()
@@ -65,8 +70,9 @@ pub(super) async fn certificates(config: &Config) -> Result<()> {
     let endpoint = builder.bind().await.map_err(|error| {
         CliError::told("certificate", ExitKind::Usage, &error).hint("name PEM files that belong together: certificate = { cert = \"FILE\", key = \"FILE\" }")
     })?;
+    let doubtful = endpoint.certificates().into_iter().filter_map(|info| info.last_error).collect();
     endpoint.close_now();
-    Ok(())
+    Ok(doubtful)
 }
 
 /// Reads the files that authorities are known by.

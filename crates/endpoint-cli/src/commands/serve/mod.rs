@@ -282,7 +282,9 @@ fn bind_fault(error: &BindError, context: &Context) -> CliError {
             CliError { exit: ExitKind::Usage, ..fault }.hint(format!("check the files: {check}"))
         }
         // A secret that does not fit is the operator's to mend; a disk that is full is nobody's fault.
-        BindError::Store(StoreError::Unusable { .. }) => told("store"),
+        BindError::Store(StoreError::Unusable { .. } | StoreError::Unwritable { .. }) => {
+            told("store")
+        }
         BindError::Store(_) => CliError { exit: ExitKind::Usage, ..told("store") },
         BindError::Qlog { .. } => CliError { exit: ExitKind::Usage, ..told("qlog") }
             .hint("name a folder that can be written to: endpoint serve --qlog DIR"),

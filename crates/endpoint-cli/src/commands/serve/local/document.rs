@@ -150,12 +150,16 @@ fn certificates(page: &mut String, certificates: &[Value]) -> Result {
             None => text(certificate, "next_action").to_owned(),
         };
         format!(
-            "<td class=\"wrap\">{}<td title=\"{}\">{}{}<td title=\"{}\">{}<td class=\"n{}\">{}\
+            "<td class=\"wrap\">{}<td title=\"{}\">{}{}{}<td title=\"{}\">{}<td class=\"n{}\">{}\
              <td title=\"{}\">{}<td class=\"wrap\">{}",
             escaped(&names.join(", ")),
             escaped(text(certificate, "issuer")),
             escaped(text(certificate, "source")),
             if fallback { " (self-signed until then)" } else { "" },
+            match text(certificate, "condition") {
+                "–" | "whole" => String::new(),
+                condition => format!(" ({})", escaped(condition)),
+            },
             escaped(until),
             escaped(until.split('T').next().unwrap_or_default()),
             if left.is_some_and(|left| left < SOON) { " soon" } else { "" },

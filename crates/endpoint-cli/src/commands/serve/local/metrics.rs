@@ -3,7 +3,7 @@
 use std::{collections::BTreeMap, fmt};
 
 use axum::body::Body;
-use endpoint_core::{alpn::Alpn, endpoint::CertificateInfo, facts::Carrier};
+use endpoint_core::{Condition, alpn::Alpn, endpoint::CertificateInfo, facts::Carrier};
 use http::{HeaderValue, StatusCode, header};
 use prometheus_client::{
     collector::Collector,
@@ -112,6 +112,20 @@ impl Collector for Snapshot {
             "1 while a self-signed certificate stands in for one that is not issued yet",
             None,
             certificates.iter().map(|info| (of(info), i64::from(info.fallback))),
+        )?;
+        let conditions = certificates.iter().flat_map(|info| {
+            Condition::FAULTS.into_iter().map(|condition| {
+                let mut labels = of(info);
+                labels.push(("condition".to_owned(), condition.to_string()));
+                (labels, i64::from(info.condition == condition))
+            })
+        });
+        gauges(
+            &mut encoder,
+            "certificate_condition",
+            "1 while the newest certificate is damaged, out of date, taken back, or in memory only",
+            None,
+            conditions,
         )?;
         gauges(
             &mut encoder,

@@ -83,7 +83,7 @@ const minute = (at) => at.slice(0, 16).replace("T", " ");
 
 const certificate = (c) => [
   [c.names.join(", "), "wrap"],
-  [c.source + (c.fallback ? " (self-signed until then)" : ""), "", c.issuer || "–"],
+  [c.source + (c.fallback ? " (self-signed until then)" : "") + (c.condition && c.condition !== "whole" ? " (" + c.condition + ")" : ""), "", c.issuer || "–"],
   [(c.not_after || "–").split("T")[0], "", c.not_after || "–"],
   [c.days_left == null ? "–" : String(c.days_left), c.days_left != null && c.days_left < SOON ? "n soon" : "n"],
   [(c.next_action || "–") + (c.next_at ? ` ${minute(c.next_at)}` : ""), "", c.next_at || "–"],
