@@ -7,6 +7,7 @@ mod bundle;
 mod bundle_program;
 mod ocsp;
 mod ocsp_program;
+mod odd_files;
 mod responder;
 mod tailscale;
 

@@ -5,6 +5,7 @@
 
 mod caddy;
 mod commands;
+mod dark;
 mod example;
 mod faults;
 mod guard;
