@@ -20,7 +20,7 @@ use crate::{
     handler::{Connection, HandlerError, Permit},
     phase::{Activity, Pace, Phase},
     tls::{self, QuicHandshake},
-    transport::{Accepting, Link, StreamCredit, Whereabouts},
+    transport::{Accepting, Link, StreamCredit, Unproven, Whereabouts},
     trust::{Denial, Guard},
 };
 
@@ -78,7 +78,8 @@ pub(super) async fn accept_quic(
         // A socket on all addresses learns from each packet which one it came to.
         let bound = Some(local.ip()).filter(|ip| !ip.is_unspecified());
         let reach = Reach::of(incoming.local_ip().or(bound), remote.ip());
-        let accepting = config.from(remote, reach, &incoming.orig_dst_cid());
+        let (server, whereabouts) = config.from(remote, reach, &incoming.orig_dst_cid());
+        let accepting = (server, whereabouts, config.unproven(&incoming));
         let path = quic(Arc::clone(&shared), incoming, local, accepting, place, activity);
         let span = conn_span(Carrier::Quic, remote);
         shared.connections.spawn(path.instrument(span));
@@ -96,7 +97,7 @@ async fn quic(
     shared: Arc<Shared>,
     incoming: quinn::Incoming,
     local: SocketAddr,
-    accepting: (Arc<quinn::ServerConfig>, Arc<Whereabouts>),
+    accepting: (Arc<quinn::ServerConfig>, Arc<Whereabouts>, Option<Unproven>),
     place: Place,
     activity: Activity,
 ) {
@@ -139,7 +140,7 @@ async fn shake(
     shared: &Shared,
     incoming: quinn::Incoming,
     mut local: SocketAddr,
-    (config, whereabouts): (Arc<quinn::ServerConfig>, Arc<Whereabouts>),
+    (config, whereabouts, unproven): (Arc<quinn::ServerConfig>, Arc<Whereabouts>, Option<Unproven>),
     deadline: Instant,
 ) -> Result<Option<(Link, LinkFacts)>, Failure> {
     // The connection itself may show another by the time that hands are shaken, which nobody proved.
@@ -160,6 +161,9 @@ async fn shake(
         Ok(Err(error)) => return failed(&error, Failure::Left),
         Err(_) => return failed(&"the deadline passed", Failure::Deadline),
     };
+    if let Some(unproven) = unproven {
+        unproven.proven();
+    }
     let established =
         connection.handshake_data().and_then(|data| data.downcast::<QuicHandshake>().ok());
     // A socket on all addresses learns from each packet which one it came to.

@@ -3,6 +3,7 @@
 //! Gives arrivals and, once hands are shaken, links. Not here: who the peer is (`tls`), what it may do
 //! (`trust`).
 
+mod amplification;
 mod connection_id;
 mod credit;
 #[cfg(any(feature = "acme", feature = "http3"))]
@@ -31,6 +32,7 @@ mod varint;
 mod whereabouts;
 
 pub(crate) use self::{
+    amplification::Unproven,
     credit::StreamCredit,
     keys::ListenKeys,
     link::{Link, QuicLink, from_quinn, without_peers_text},

@@ -12,6 +12,7 @@ use socket2::{Domain, Protocol, Socket, Type};
 
 use super::{
     Qlog,
+    amplification::{Counted, Ledger, Unproven},
     credit::INITIAL_STREAMS,
     keys::ListenKeys,
     network::{Network, of_system},
@@ -97,6 +98,8 @@ pub(crate) struct Accepting {
     inside: ServerConfig,
     others: ServerConfig,
     limits: Limits,
+    /// What goes to addresses that are not proven.
+    ledger: Arc<Ledger>,
     /// Where traces go.
     qlog: Option<Arc<Qlog>>,
 }
@@ -122,6 +125,12 @@ impl Accepting {
         }
         config.transport_config(Arc::new(transport));
         (Arc::new(config), whereabouts)
+    }
+
+    /// Counts what goes to the address of `incoming` as long as nothing proves it (RFC 9000 §8.1).
+    pub(crate) fn unproven(&self, incoming: &quinn::Incoming) -> Option<Unproven> {
+        (!incoming.remote_address_validated())
+            .then(|| self.ledger.unproven(incoming.remote_address(), &incoming.orig_dst_cid()))
     }
 }
 
@@ -229,13 +238,14 @@ pub(crate) fn server_endpoint(
     within.crypto = inside;
     let mut config = keys.endpoint_config()?;
     config.rng_seed(seed);
+    let ledger = Ledger::new();
     let endpoint = quinn::Endpoint::new_with_abstract_socket(
         config,
         Some(others.clone()),
-        socket,
+        Counted::new(socket, Arc::clone(&ledger)),
         Arc::new(quinn::TokioRuntime),
     )?;
-    Ok((endpoint, Accepting { inside: within, others, limits: limits.clone(), qlog }))
+    Ok((endpoint, Accepting { inside: within, others, limits: limits.clone(), ledger, qlog }))
 }
 
 /// A quinn endpoint that only dials, with keys of its own, over `network` or the system's.
