@@ -1,3 +1,5 @@
+//! Who is told how full it is, with time as an argument.
+
 use std::{
     net::{IpAddr, Ipv4Addr},
     time::Duration,
@@ -34,7 +36,7 @@ fn a_full_share_hurries_its_own_newcomers_and_a_full_table_everybodys() {
     }
     let crowd = |n: usize| told[n].1.crowd();
     assert_eq!(
-        [crowd(0), crowd(5), crowd(6), crowd(19)].map(|c| c > Crowd::Roomy),
+        [crowd(0), crowd(4), crowd(5), crowd(19)].map(|c| c > Crowd::Roomy),
         [false, false, true, true]
     );
     table.tick(now);

@@ -6,11 +6,9 @@ mod admission;
 mod bundle;
 mod identity;
 mod limits;
-mod pace;
+pub(crate) mod pace;
 mod tailscale;
 
-#[cfg(feature = "http3")]
-pub(crate) use self::pace::BodyLimits;
 pub use self::{
     access::{Access, Scope, ScopeError},
     acme::{

@@ -19,7 +19,7 @@ use super::{
     http3_body::Http3Body,
     linger::Unread,
 };
-use crate::{config::BodyLimits, trust::Denial};
+use crate::{config::pace::BodyLimits, trust::Denial};
 
 /// The body of a request: read on demand, so that a slow reader slows the sender down. Trailers come last.
 /// A client that sends nothing for too long, or too slowly, is given up: the body fails, and the request is

@@ -1,3 +1,5 @@
+//! Deadlines of phases, in driven time.
+
 use std::{cell::Cell, time::Duration};
 
 use tokio::time::{Instant, advance, timeout};
