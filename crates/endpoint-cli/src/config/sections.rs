@@ -268,10 +268,10 @@ fn tls<'t>(reader: &mut Reader<'t>, table: &DeTable<'t>, config: &mut Config) {
 }
 
 fn limits<'t>(reader: &mut Reader<'t>, table: &DeTable<'t>, config: &mut Config) {
-    let numbers = LIMITS.iter().map(|(name, _)| *name);
+    let numbers = LIMITS.iter().map(|number| number.name);
     let known: Vec<&str> = numbers.chain(["penalty_exempt"]).chain(pace::names()).collect();
     reader.names(table, " in [limits]", &known, &[]);
-    for (name, set) in LIMITS {
+    for Number { name, set } in LIMITS {
         let Some(value) = table.get(name) else { continue };
         let Some(count) = reader.number(value, MOST_CONNECTIONS) else { continue };
         match name {
@@ -294,19 +294,29 @@ fn limits<'t>(reader: &mut Reader<'t>, table: &DeTable<'t>, config: &mut Config)
     config.limits = pace::read(reader, table, config.limits.clone());
 }
 
-/// The numbers of `[limits]`.
-const LIMITS: [(&str, fn(Limits, usize) -> Limits); 11] = [
-    ("handshakes_in_flight", Limits::handshakes_in_flight),
-    ("handshakes_per_address", Limits::handshakes_per_address),
-    ("handshakes_per_prefix", Limits::handshakes_per_prefix),
-    ("handshakes_per_second", |limits, n| limits.handshakes_per_second(small(n))),
-    ("handshakes_per_hour", |limits, n| limits.handshakes_per_hour(small(n))),
-    ("unvalidated_in_flight", Limits::unvalidated_in_flight),
-    ("waiting_connections", Limits::waiting_connections),
-    ("connections", Limits::connections),
-    ("connections_per_address", Limits::connections_per_address),
-    ("connections_per_prefix", Limits::connections_per_prefix),
-    ("connections_per_peer", Limits::connections_per_peer),
+/// A number of `[limits]`.
+struct Number {
+    name: &'static str,
+    set: fn(Limits, usize) -> Limits,
+}
+
+const fn number(name: &'static str, set: fn(Limits, usize) -> Limits) -> Number {
+    Number { name, set }
+}
+
+/// All of them.
+const LIMITS: [Number; 11] = [
+    number("handshakes_in_flight", Limits::handshakes_in_flight),
+    number("handshakes_per_address", Limits::handshakes_per_address),
+    number("handshakes_per_prefix", Limits::handshakes_per_prefix),
+    number("handshakes_per_second", |limits, n| limits.handshakes_per_second(small(n))),
+    number("handshakes_per_hour", |limits, n| limits.handshakes_per_hour(small(n))),
+    number("unvalidated_in_flight", Limits::unvalidated_in_flight),
+    number("waiting_connections", Limits::waiting_connections),
+    number("connections", Limits::connections),
+    number("connections_per_address", Limits::connections_per_address),
+    number("connections_per_prefix", Limits::connections_per_prefix),
+    number("connections_per_peer", Limits::connections_per_peer),
 ];
 
 fn small(count: usize) -> u32 {
@@ -402,12 +412,13 @@ mod tests {
 
     #[test]
     fn takes_every_limit_and_networks_to_spare() {
-        let numbers: String = LIMITS.iter().map(|(name, _)| format!("{name} = 7\n")).collect();
+        let numbers: String =
+            LIMITS.iter().map(|number| format!("{} = 7\n", number.name)).collect();
         let text = format!("[limits]\n{numbers}penalty_exempt = [\"10.0.0.0/8\", \"::1\"]\n");
         let config = Config::parse(&text, Path::new("e.toml")).unwrap();
         assert_eq!((config.connections, config.handshakes, config.waiting), (7, 7, 7));
         let told = format!("{:?}", config.limits);
-        for (name, _) in LIMITS {
+        for Number { name, .. } in LIMITS {
             let set = [format!("{name}: 7"), format!("{name}: Some(7)")];
             assert!(set.iter().any(|set| told.contains(set)), "{name}: {told}");
         }

@@ -49,6 +49,9 @@ pub(crate) struct Table {
     pub(super) told: Told,
 }
 
+/// Those who may wait at an address from which a peer was authorised, before they count as a crowd.
+const SPARED_AT_A_KNOWN_ADDRESS: usize = 16;
+
 /// The handshakes of one carrier.
 #[derive(Debug, Default)]
 pub(super) struct Lane {
@@ -205,8 +208,14 @@ impl Table {
         let Self { victims, entries, records, .. } = self;
         let look = || {
             let within = |source: Source| region.is_none_or(|r| source.prefixes().any(|p| p == r));
+            // A few who wait at an address of peers are none to be thrown out for strangers.
+            let spared = |entry: &Entry| {
+                entry.known
+                    && kind != Kind::Stranger
+                    && records.count(entry.source.address(), kind) <= SPARED_AT_A_KNOWN_ADDRESS
+            };
             let of = entries.iter().filter(|(_, entry)| entry.kind() == Some(kind));
-            of.filter(|(_, entry)| within(entry.source))
+            of.filter(|(_, entry)| within(entry.source) && !spared(entry))
                 .filter_map(|(id, entry)| Some((entry.source, entry.candidate(*id)?)))
                 .collect()
         };
@@ -216,7 +225,7 @@ impl Table {
             })
         };
         let wanted = |victim| newcomer.is_none_or(|n| is_fuller(victim, n, kind, records));
-        let found = victims.next(kind, region, records, now, look, still, wanted);
+        let found = victims.next((kind, region), records, now, look, still, wanted);
         if let Some(id) = found {
             self.oust(id, now);
         }

@@ -48,7 +48,7 @@ fn step() -> impl Strategy<Value = Step> {
 
 /// Odd sites are IPv6.
 fn address(site: u16, host: u8) -> IpAddr {
-    if site % 2 == 0 {
+    if site.is_multiple_of(2) {
         Ipv4Addr::new(192, 0, site as u8, host).into()
     } else {
         Ipv6Addr::new(0x2001, 0xdb8, site << 7, host.into(), 0, 0, 0, 1).into()

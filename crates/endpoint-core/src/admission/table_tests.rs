@@ -155,7 +155,7 @@ async fn a_newcomer_is_served_at_once_while_a_whole_site_does_its_worst() {
     let mut door = Door::new(&limits);
     let mut silent = Vec::new();
     let mut longest = Duration::ZERO;
-    for round in 0..100_u64 {
+    for round in 0..80_u64 {
         for host in 0..64 {
             if let Ok(guest) = door.arrive(v4(1, host)) {
                 door.table.ready(guest.id, 1, door.now);
@@ -388,4 +388,59 @@ async fn bytes_that_wait_unread_are_bounded() {
     }
     let held = heavy.iter().filter(|guest| !guest.gave_way()).count();
     assert_eq!(held, 2);
+}
+
+fn v6(provider: u16, region: u8, site: u8, host: u16) -> IpAddr {
+    let third = u16::from_be_bytes([region, site]);
+    std::net::Ipv6Addr::new(0x2001, provider, third, host, 0, 0, 0, 1).into()
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_provider_with_countless_ipv6_sites_leaves_room_and_its_own_newcomer_goes_first() {
+    let mut door = Door::new(&Limits::default().connections(400));
+    let mut crowd = Vec::new();
+    for n in 0..600_u16 {
+        crowd.push(door.ask(v6(1, (n % 7) as u8, (n % 251) as u8, n)));
+        crowd.extend(door.connect(v6(1, (n % 7) as u8, (n % 251) as u8, n), Who::Stranger));
+        door.turns();
+        // Whoever was told to end does so.
+        let (ended, rest): (Vec<_>, Vec<_>) = crowd.into_iter().partition(Guest::gave_way);
+        crowd = rest;
+        for guest in &ended {
+            door.gone(guest, End::Fair);
+        }
+        door.pass(5);
+    }
+    for address in [v6(2, 0, 0, 0), v4(1, 1), v6(1, 200, 0, 0)] {
+        let (began, guest) = (door.now, door.ask(address));
+        while !door.shakes(&guest) {
+            assert!(door.now - began <= Duration::from_millis(1_100), "{address}");
+            door.turns();
+            door.pass(10);
+        }
+        assert!(door.table.connected(guest.id, Who::Stranger, door.now).is_ok(), "{address}");
+        assert!(!guest.gave_way());
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn who_waits_where_a_peer_came_from_is_not_thrown_out_for_strangers() {
+    let mut door = Door::new(&Limits::default().waiting_connections(50).handshakes_in_flight(8));
+    let peer = door.connect(v4(1, 1), Who::Known).unwrap();
+    door.table.authorised(peer.id, Fingerprint::of_spki(b"peer"), door.now);
+    let again = door.arrive(v4(1, 1)).unwrap();
+    let strangers: Vec<_> = (0..2_000)
+        .filter_map(|n| {
+            door.pass(1);
+            door.arrive(v4(2 + n, 1)).ok()
+        })
+        .collect();
+    assert!(strangers.iter().any(Guest::gave_way) && !again.gave_way());
+    let crowd: Vec<_> = (0..200)
+        .filter_map(|_| {
+            door.pass(25);
+            door.arrive(v4(1, 1)).ok()
+        })
+        .collect();
+    assert!(crowd.iter().filter(|guest| !guest.gave_way()).count() < 50, "a crowd is a crowd");
 }

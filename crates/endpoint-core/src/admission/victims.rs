@@ -30,7 +30,7 @@ pub(crate) struct Candidate {
 }
 
 /// Candidates found by one look.
-const FOUND_AT_ONCE: usize = 64;
+const FOUND_AT_ONCE: usize = 256;
 /// Pause after a look that found all there were, which have gone since.
 const PAUSE: Duration = Duration::from_millis(20);
 /// Regions of which a look is kept.
@@ -53,12 +53,11 @@ struct Look {
 }
 
 impl Victims {
-    /// The next one of `kind` in `region`, or anywhere. `look` lists who may go; `still` says of one that was
+    /// The next one of that kind in that region, or anywhere. `look` lists who may go; `still` says of one that was
     /// found before whether it may go still.
     pub(crate) fn next(
         &mut self,
-        kind: Kind,
-        region: Option<Prefix>,
+        (kind, region): (Kind, Option<Prefix>),
         records: &Records,
         now: Instant,
         look: impl FnOnce() -> Vec<(Source, Candidate)>,
