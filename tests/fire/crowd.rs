@@ -98,7 +98,7 @@ async fn keep_on(server: SocketAddr, place: IpAddr, way: Way, tries: Arc<AtomicU
             Way::ProvesOnly => datagrams(server, place, true).await,
         };
         // A crowd that spins takes the core from those whose latency is measured.
-        tokio::time::sleep(Duration::from_millis(50)).await;
+        tokio::time::sleep(Duration::from_millis(250)).await;
     }
 }
 

@@ -27,14 +27,14 @@ fn lines() -> String {
 
 /// Smaller than the default, so that a small crowd fills it.
 fn limits() -> Limits {
-    Limits::default().handshakes_in_flight(96).connections(400).connections_per_peer(1_000)
+    Limits::default().handshakes_in_flight(64).connections(400).connections_per_peer(1_000)
 }
 
 /// The same without what keeps a crowd in its place.
 fn weakened() -> Limits {
     limits()
-        .handshakes_per_address(96)
-        .handshakes_per_prefix(96)
+        .handshakes_per_address(64)
+        .handshakes_per_prefix(64)
         .handshakes_reserved(0)
         .connections_per_address(300)
         .connections_per_prefix(300)
@@ -89,7 +89,7 @@ async fn visit(server: &Server, lasts: Duration, strangers: bool) -> [Served; 2]
 
 async fn serves_others_under(what: &str, places: Vec<IpAddr>, strangers: bool) {
     let server = Server::start_with(&lines(), limits()).await;
-    let crowd = Crowd::gather(server.addr(), places, &WAYS, 300);
+    let crowd = Crowd::gather(server.addr(), places, &WAYS, 100);
     tokio::time::sleep(Duration::from_millis(1_500)).await;
     let lasts = Duration::from_secs(count(4, 60) as u64);
     let [peers, others] = visit(&server, lasts, strangers).await;
@@ -248,9 +248,9 @@ async fn who_kept_a_token_is_no_worse_off_than_a_newcomer_and_no_better_once_roo
         server.addr(),
         one_site(),
         &[Way::FirstFlight, Way::ProvesOnly, Way::HalfHello],
-        300,
+        100,
     );
-    until("the budget is full", || server.endpoint.counters().retries > 100).await;
+    until("the budget is full", || server.endpoint.counters().retries > 50).await;
     for n in 0..10 {
         let had = tokens();
         let began = Instant::now();
@@ -265,7 +265,7 @@ async fn who_kept_a_token_is_no_worse_off_than_a_newcomer_and_no_better_once_roo
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn an_authority_that_looks_for_a_challenge_gets_its_answer_under_fire() {
     let server = Server::start_with("", limits()).await;
-    let _crowd = Crowd::gather(server.addr(), one_site(), &WAYS, 200);
+    let _crowd = Crowd::gather(server.addr(), one_site(), &WAYS, 100);
     tokio::time::sleep(Duration::from_millis(1_500)).await;
     let authority = Client::new(&[b"acme-tls/1"]).wants_x509();
     for n in 0..10 {
@@ -274,6 +274,6 @@ async fn an_authority_that_looks_for_a_challenge_gets_its_answer_under_fire() {
         let answer = authority.dial_tcp("127.0.40.1", server.addr(), "web.example", &[]).await;
         let answer = answer.map(drop).unwrap_err().to_string();
         assert!(answer.contains("NoApplicationProtocol"), "{answer}");
-        assert!(began.elapsed() < Duration::from_secs(3), "look {n} took {:?}", began.elapsed());
+        assert!(began.elapsed() < Duration::from_secs(5), "look {n} took {:?}", began.elapsed());
     }
 }

@@ -114,7 +114,11 @@ impl Table {
             let entry = self.entries.get(id)?;
             let Stage::Shaking { since } = entry.stage else { return None };
             let since = entry.activity.silent_since().map_or(now, |silent| silent.max(since));
-            let silent = now.saturating_duration_since(since) >= self.budget.give_way_after;
+            // Who is above a share is there as long as nobody else wants the room.
+            let over = |prefix| self.records.count(prefix, kind) > room.share(prefix);
+            let over = entry.source.prefixes().any(over);
+            let patience = self.budget.give_way_after / if over { 2 } else { 1 };
+            let silent = now.saturating_duration_since(since) >= patience;
             let within = region.is_none_or(|r| entry.source.prefixes().any(|p| p == r));
             let kept = entry.known && lane.shaking_known <= room.reserved;
             (silent && within && !kept)

@@ -56,7 +56,7 @@ impl Default for AdmissionLimits {
 fn networks(networks: impl IntoIterator<Item = (IpAddr, u8)>) -> Vec<IpNet> {
     let network = |(address, length): (IpAddr, u8)| {
         let all = if address.is_ipv4() { 32 } else { 128 };
-        IpNet::new(address, length.min(all)).ok()
+        IpNet::new(address, length.min(all)).ok().map(|network| network.trunc())
     };
     networks.into_iter().filter_map(network).collect()
 }
@@ -129,8 +129,8 @@ impl Limits {
         waiting_bytes: usize
     );
     limit!(
-        /// Silence within a handshake after which it gives way to one that waits and whose prefix has fewer.
-        /// Default 1 s.
+        /// Silence within a handshake after which it gives way to one that waits and whose prefix has fewer;
+        /// half of it where its own prefix has more than its share. Default 1 s.
         give_way_after: Duration
     );
     limit!(
