@@ -23,7 +23,7 @@ struct Config {
     made: &'static str,
     /// Where it is made.
     sites: &'static [&'static str],
-    /// Whether its setters are called in one expression with what makes it, or anywhere in [`QUIC`].
+    /// Whether its setters are called between what makes it and what uses it, or anywhere in [`QUIC`].
     chained: bool,
 }
 
@@ -297,6 +297,16 @@ fn shipped(text: &str) -> String {
     lines.collect::<Vec<_>>().join("\n")
 }
 
+/// What follows the making of a configuration until it is used; a statement where that is not seen.
+fn until_used(rest: &str) -> &str {
+    let used = USES.iter().filter_map(|used| rest.find(used)).min();
+    let end = used.or_else(|| rest.find(';')).unwrap_or(rest.len());
+    rest.get(..end).unwrap_or_default()
+}
+
+/// What takes a configuration whose setters are called in one place.
+const USES: [&str; 3] = [".serve_connection(", ".handshake(", ".build::<"];
+
 /// Calls without spaces and line breaks before their dot.
 fn calls(text: &str, setter: &str) -> bool {
     text.contains(&format!(".{setter}("))
@@ -324,11 +334,9 @@ fn compare(config: &Config, setters: &[String], sources: &[Source]) -> Vec<Findi
             findings.push(Finding::error(path, 0, text));
         }
         let chains: Vec<String> = match config.chained {
-            true => text
-                .split(config.made)
-                .skip(1)
-                .map(|rest| rest.split(';').next().unwrap_or_default().to_owned())
-                .collect(),
+            true => {
+                text.split(config.made).skip(1).map(|rest| until_used(rest).to_owned()).collect()
+            }
             false => {
                 let of_quic = ours.iter().filter(|(path, _)| QUIC.contains(path));
                 vec![of_quic.map(|(_, text)| text.as_str()).collect::<Vec<_>>().join("\n")]

@@ -61,6 +61,15 @@ fn finds_a_setter_that_is_not_called_at_one_of_several_places() {
 }
 
 #[test]
+fn reads_on_until_the_configuration_is_used() {
+    let text = "let mut a = Limits::new();\na.most(1);\nb(a.build::<_>());\na.least(1);\n";
+    let setters = ["most", "least", "initial_window"].map(str::to_owned);
+    let found = texts(&compare(&config(true), &setters, &[source(TCP, text)]));
+    assert_eq!(found.len(), 1, "{found:?}");
+    assert!(found[0].contains("`least`"), "{found:?}");
+}
+
+#[test]
 fn a_call_in_a_comment_or_a_test_does_not_count() {
     let text = "let a = Limits::new();\n// .most(1)\n#[cfg(test)]\nmod tests {\n a.most(1); }\n";
     let setters = ["most".to_owned(), "initial_window".to_owned()];
