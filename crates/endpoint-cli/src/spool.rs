@@ -39,12 +39,15 @@ static STREAMS: OnceLock<[Spool; 2]> = OnceLock::new();
 /// # Errors
 /// The system gives no threads.
 pub(crate) fn start(losses: [LossLine; 2]) -> Result<()> {
+    // Tests run several commands in one process; the first one's queues stay.
+    if STREAMS.get().is_some() {
+        return Ok(());
+    }
     let [out, err] = losses;
     let no_thread =
         |error: io::Error| CliError::failure("runtime", format!("cannot start threads: {error}"));
     let out = Spool::start("stdout", Descriptor::Stdout, out).map_err(no_thread)?;
     let err = Spool::start("stderr", Descriptor::Stderr, err).map_err(no_thread)?;
-    // Tests run several commands in one process; the first one's queues stay.
     let _first = STREAMS.set([out, err]);
     Ok(())
 }
@@ -94,10 +97,8 @@ struct Shared {
 
 #[derive(Default)]
 struct State {
-    lines: VecDeque<Vec<u8>>,
+    lines: VecDeque<Entry>,
     bytes: usize,
-    /// Lines taken out that are being written.
-    in_hand: usize,
     /// Numbers of lines put, and of lines that are done with.
     put: u64,
     done: u64,
@@ -108,6 +109,30 @@ struct State {
     lost: u64,
     /// Why the last write failed; gone when one succeeds.
     fault: Option<io::ErrorKind>,
+}
+
+/// What was put at one time, and what tells of losses before it.
+struct Entry {
+    bytes: Vec<u8>,
+    /// Lines that were put: one, or none if this only tells of losses.
+    lines: u64,
+    /// Of how many lost ones it tells.
+    told: u64,
+}
+
+/// Entries that are written together.
+#[derive(Default)]
+struct Batch {
+    bytes: Vec<u8>,
+    /// Where each ends in `bytes`, its lines, and of how many lost ones it tells.
+    entries: Vec<(usize, u64, u64)>,
+}
+
+impl Batch {
+    fn push(&mut self, entry: Entry) {
+        self.bytes.extend_from_slice(&entry.bytes);
+        self.entries.push((self.bytes.len(), entry.lines, entry.told));
+    }
 }
 
 impl Spool {
@@ -127,19 +152,18 @@ impl Spool {
     pub(crate) fn put(&self, line: Vec<u8>) -> u64 {
         let mut state = self.0.lock();
         state.put += 1;
-        let told = if state.untold > 0 { (self.0.loss_line)(state.untold) } else { Vec::new() };
-        if state.bytes + line.len() + told.len() > QUEUE_BYTES {
+        let told = state.untold;
+        let bytes = match told {
+            0 => line,
+            told => [(self.0.loss_line)(told), line].concat(),
+        };
+        if state.bytes + bytes.len() > QUEUE_BYTES {
             state.lose(1);
             state.done += 1;
         } else {
             state.untold = 0;
-            state.bytes += line.len() + told.len();
-            if told.is_empty() {
-                state.lines.push_back(line);
-            } else {
-                // One entry, so that numbers of lines stay right.
-                state.lines.push_back([told, line].concat());
-            }
+            state.bytes += bytes.len();
+            state.lines.push_back(Entry { bytes, lines: 1, told });
         }
         self.0.more.notify_one();
         state.put
@@ -202,40 +226,40 @@ impl Shared {
     /// Writes until the program ends.
     fn run(&self, to: &Descriptor) {
         loop {
-            let (batch, lines) = self.next();
-            let result = self.write(to, &batch);
+            let batch = self.next();
+            let result = self.write(to, &batch.bytes);
             let mut state = self.lock();
-            state.in_hand = 0;
-            state.done += lines;
             state.fault = result.as_ref().err().map(|(_, error)| error.kind());
-            if let Err((written, _)) = result {
-                let rest = batch.get(written..).unwrap_or_default();
-                let cut = rest.iter().filter(|byte| **byte == b'\n').count();
-                state.lose(cut as u64);
+            let written = result.map_or_else(|(written, _)| written, |()| batch.bytes.len());
+            for (end, lines, told) in batch.entries {
+                state.done += lines;
+                if end > written {
+                    state.lose(lines);
+                    // Nobody was told after all.
+                    state.untold += told;
+                }
             }
             self.moved.notify_all();
         }
     }
 
-    /// Waits for lines and takes a batch of them out, with how many were put.
-    fn next(&self) -> (Vec<u8>, u64) {
+    /// Waits for lines and takes a batch of them out.
+    fn next(&self) -> Batch {
         let mut state = self.lock();
         loop {
-            let mut batch = Vec::new();
-            let mut lines = 0;
-            while batch.len() < BATCH_BYTES {
-                let Some(line) = state.lines.pop_front() else { break };
-                state.bytes -= line.len();
-                lines += 1;
-                batch.extend_from_slice(&line);
+            let mut batch = Batch::default();
+            while batch.bytes.len() < BATCH_BYTES {
+                let Some(entry) = state.lines.pop_front() else { break };
+                state.bytes -= entry.bytes.len();
+                batch.push(entry);
             }
             // Nobody says more, so the loss is told by itself; not to a stream that takes nothing.
             if state.lines.is_empty() && state.untold > 0 && state.fault.is_none() {
-                batch.extend((self.loss_line)(std::mem::take(&mut state.untold)));
+                let told = std::mem::take(&mut state.untold);
+                batch.push(Entry { bytes: (self.loss_line)(told), lines: 0, told });
             }
-            if !batch.is_empty() {
-                state.in_hand = batch.len();
-                return (batch, lines);
+            if !batch.entries.is_empty() {
+                return batch;
             }
             state = self.more.wait(state).unwrap_or_else(PoisonError::into_inner);
         }
@@ -279,130 +303,5 @@ impl fmt::Debug for Spool {
 }
 
 #[cfg(test)]
-mod tests {
-    use std::{io::Read, os::fd::OwnedFd, sync::mpsc};
-
-    use super::*;
-
-    fn told(lines: u64) -> Vec<u8> {
-        format!("{lines} lost\n").into_bytes()
-    }
-
-    fn pipe() -> (std::fs::File, Spool) {
-        let (read, write) = io::pipe().unwrap();
-        let spool = Spool::start("test", Descriptor::Other(OwnedFd::from(write)), told).unwrap();
-        (std::fs::File::from(OwnedFd::from(read)), spool)
-    }
-
-    fn line(number: usize) -> Vec<u8> {
-        format!("{number:0>99}\n").into_bytes()
-    }
-
-    /// Puts lines until some are lost, as nobody reads; gives how many were put.
-    fn fill(spool: &Spool) -> usize {
-        (0..100_000)
-            .find(|number| {
-                spool.put(line(*number));
-                spool.lost() >= 10
-            })
-            .map(|last| last + 1)
-            .unwrap()
-    }
-
-    fn read_lines(mut reader: std::fs::File, until: &str) -> Vec<String> {
-        let (mut text, mut chunk) = (Vec::new(), [0; 4096]);
-        while !String::from_utf8_lossy(&text).contains(until) {
-            let count = reader.read(&mut chunk).unwrap();
-            text.extend_from_slice(&chunk[..count]);
-        }
-        String::from_utf8(text).unwrap().lines().map(str::to_owned).collect()
-    }
-
-    #[test]
-    fn waits_for_nobody_and_tells_what_was_lost_once_somebody_reads() {
-        let (reader, spool) = pipe();
-        let put = fill(&spool);
-        assert!(put > 10_000, "{put}");
-        let lines = read_lines(reader, "lost");
-        let (loss, kept) = lines.split_last().unwrap();
-        assert_eq!(*loss, format!("{} lost", spool.lost()));
-        assert_eq!(kept.len() as u64 + spool.lost(), put as u64);
-        for (number, kept) in kept.iter().enumerate() {
-            assert_eq!(*kept, format!("{number:0>99}"));
-        }
-    }
-
-    #[test]
-    fn a_writer_without_a_queue_waits() {
-        // The weakened twin: the same lines written at once.
-        let (_reader, write) = io::pipe().unwrap();
-        let (tell, told) = mpsc::channel();
-        thread::spawn(move || {
-            for number in 0..2000 {
-                let line = line(number);
-                let _ = rustix::io::write(&write, &line);
-            }
-            let _ = tell.send(());
-        });
-        assert!(told.recv_timeout(Duration::from_millis(300)).is_err());
-    }
-
-    #[test]
-    fn the_next_line_comes_after_the_one_that_tells_of_losses() {
-        let (reader, spool) = pipe();
-        fill(&spool);
-        let next = thread::spawn(move || read_lines(reader, "a line\n"));
-        while spool.0.lock().bytes > QUEUE_BYTES / 2 {
-            thread::sleep(Duration::from_millis(1));
-        }
-        spool.put(b"a line\n".to_vec());
-        let lines = next.join().unwrap();
-        let [.., loss, last] = lines.as_slice() else { panic!("{lines:?}") };
-        assert_eq!(last, "a line");
-        assert!(loss.ends_with(" lost"), "{loss}");
-    }
-
-    #[test]
-    fn flushing_ends_soon_where_nobody_reads_and_waits_where_somebody_does() {
-        let (_reader, spool) = pipe();
-        fill(&spool);
-        let began = Instant::now();
-        spool.flush();
-        assert!(began.elapsed() < FLUSH, "{:?}", began.elapsed());
-
-        let (reader, spool) = pipe();
-        (0..1000).for_each(|number| {
-            spool.put(line(number));
-        });
-        let read = thread::spawn(move || read_lines(reader, &format!("{:0>99}", 999)));
-        spool.flush();
-        assert_eq!(read.join().unwrap().len(), 1000);
-    }
-
-    #[test]
-    fn a_stream_that_takes_nothing_is_an_error_for_results_and_a_loss_for_lines() {
-        let full =
-            || OwnedFd::from(std::fs::File::options().write(true).open("/dev/full").unwrap());
-        let spool = Spool::start("test", Descriptor::Other(full()), told).unwrap();
-        let error = spool.put_result(line(0)).unwrap_err();
-        assert_eq!(error.kind(), io::ErrorKind::StorageFull);
-        spool.put(line(1));
-        spool.flush();
-        while spool.lost() < 2 {
-            thread::sleep(Duration::from_millis(1));
-        }
-
-        let (reader, spool) = pipe();
-        drop(reader);
-        spool.put_result(line(0)).unwrap();
-    }
-
-    #[test]
-    fn a_result_that_nobody_reads_is_waited_for_a_moment_only() {
-        let (_reader, spool) = pipe();
-        fill(&spool);
-        let began = Instant::now();
-        spool.put_result(line(0)).unwrap();
-        assert!(began.elapsed() < 4 * RESULT, "{:?}", began.elapsed());
-    }
-}
+#[path = "spool_tests.rs"]
+mod tests;
