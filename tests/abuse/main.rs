@@ -5,7 +5,6 @@ mod cors;
 mod drain;
 mod h3_floods;
 mod harvest;
-mod hostile_udp;
 mod http2;
 mod memory;
 mod quic;

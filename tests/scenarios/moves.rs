@@ -86,6 +86,24 @@ async fn a_peer_that_moves_within_its_network_is_served_on() {
     let connection = peer().dial(&socket(), path.addr(), "localhost").await.unwrap();
     for place in [&b"here"[..], b"there", b"elsewhere"] {
         assert_eq!(echo(&connection, place).await.unwrap(), place);
+        let before = place_of(&site);
         path.move_clients(true);
+        // The server learns that the new address answers when something crosses between them. Who moves again
+        // before that has been nobody knows where.
+        let settles = async {
+            loop {
+                assert_eq!(echo(&connection, b"moved").await.unwrap(), b"moved");
+                if place_of(&site).is_some_and(|place| Some(place) != before) {
+                    return;
+                }
+            }
+        };
+        within(10, "the new address has answered", settles).await;
     }
+}
+
+/// Where the one peer has answered from, if nothing newer is open.
+fn place_of(site: &Site) -> Option<std::net::SocketAddr> {
+    let connections = site.endpoint.connections();
+    connections.iter().find(|one| one.unproven.is_none()).map(|one| one.remote)
 }

@@ -172,7 +172,9 @@ async fn nothing_is_held_on_to_while_connections_keys_and_certificates_come_and_
     println!("failed: {:?}", ends.failed);
     assert!(server.running.runs(), "the program ended");
     assert!(ends.requests > 100 && ends.revoked > 0, "{ends:?}");
-    assert!(ends.failed.len() * 200 <= ends.connections, "{:?}", ends.failed);
+    // A short run shares the machine, and a handshake has 5 s.
+    let one_in = if long { 200 } else { 20 };
+    assert!(ends.failed.len() * one_in <= ends.connections, "{:?}", ends.failed);
     assert!(end.descriptors <= baseline.descriptors, "{baseline:?} {end:?}");
     assert!(end.tasks <= baseline.tasks, "{baseline:?} {end:?}");
     if long {

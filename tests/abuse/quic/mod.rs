@@ -9,9 +9,12 @@ mod raw;
 
 use std::net::SocketAddr;
 
-use self::raw::{ID, Parameter};
+use self::{
+    frames::crypto,
+    raw::{ID, Parameter},
+};
 pub use self::{
-    frames::{crypto, stream},
+    frames::stream,
     raw::{Hello, Quic, Space},
 };
 use crate::raw::{server, varint};

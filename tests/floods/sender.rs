@@ -17,8 +17,6 @@ use rustls::{
     quic::{ClientConnection, Version},
 };
 
-use crate::{quic::crypto, raw::varint};
-
 /// Sockets of strangers, in turn.
 pub struct Strangers {
     sockets: Vec<(UdpSocket, UdpSocketState)>,
@@ -169,12 +167,15 @@ pub fn initial(id: u64, hello: &[u8], datagram: &mut [u8]) {
     head.extend(id);
     head.push(8);
     head.extend(OWN_ID);
-    head.extend(varint(0));
+    head.push(0);
     let at = head.len() + 2;
     let length = u16::try_from(datagram.len() - at).unwrap();
     head.extend((length | 0x4000).to_be_bytes());
     head.extend([0, 0, 0, 1]);
-    let mut payload = crypto(0, hello);
+    // A CRYPTO frame from offset 0 on (RFC 9000 §19.6).
+    let mut payload = vec![6, 0];
+    payload.extend((u16::try_from(hello.len()).unwrap() | 0x4000).to_be_bytes());
+    payload.extend_from_slice(hello);
     payload.resize(datagram.len() - head.len() - 16, 0);
     let tag = keys.packet.encrypt_in_place(1, &head, &mut payload).unwrap();
     let packet = [&head[..], &payload, tag.as_ref()].concat();
