@@ -172,7 +172,7 @@ async fn a_full_or_a_read_only_disk_takes_no_certificate_out_of_service() {
             server.running.signal(rustix::process::Signal::KILL);
             let mut running = server.running;
             running.until_end();
-            running.end();
+            let _ = running.end();
         } else {
             ended(server);
             // A log that was written once has room for more, also on a full disk.

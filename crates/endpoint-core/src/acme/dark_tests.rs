@@ -275,6 +275,7 @@ fn told_nothing(cell: Cell) -> bool {
     !(cell.record == "issuance" && cell.damage == "wrong")
 }
 
+#[allow(clippy::print_stdout, reason = "the line that the acceptance run gathers")]
 #[tokio::test]
 async fn nothing_that_befalls_a_record_a_disk_or_an_authority_takes_a_certificate_out_of_service() {
     let cells = cells();

@@ -9,7 +9,7 @@ use tracing::{error, warn};
 
 use super::source::AcmeSource;
 use crate::{
-    certs::{history::History, vault::spent},
+    certs::{history::History, vault::mend::spent},
     store::{Change, Kind, StoreError},
 };
 

@@ -18,7 +18,7 @@ mod kept;
 #[cfg(any(test, feature = "acme"))]
 mod marking;
 pub(crate) mod marks;
-mod mend;
+pub(crate) mod mend;
 #[cfg(test)]
 mod tests;
 
@@ -33,12 +33,12 @@ use rustls::{
 use rustls_pki_types::{CertificateDer, PrivateKeyDer, pem::PemObject};
 use zeroize::Zeroizing;
 
+pub(crate) use self::kept::Kept;
 pub use self::{
     choose::Condition,
     examine::{Ailing, Examined},
     kept::Origin,
 };
-pub(crate) use self::{kept::Kept, mend::spent};
 use super::{
     files::{Loaded, covers},
     names, normalized_name,

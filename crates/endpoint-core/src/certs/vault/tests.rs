@@ -183,6 +183,10 @@ async fn keeps_one_account_for_each_directory() {
     let bad = Change::Replace(Kind::Account, directory.into(), None, Zeroizing::new(vec![0; 3]));
     vault.store().write(vec![bad], now()).await.unwrap();
     assert!(matches!(vault.account(directory).await, Err(VaultError::Invalid { .. })));
+    assert!(vault.set_account_aside(directory, "odd", now()).await.unwrap());
+    assert!(vault.account(directory).await.unwrap().is_none());
+    assert!(!vault.set_account_aside(directory, "odd", now()).await.unwrap(), "once");
+    assert_eq!(vault.store().asides().await.unwrap().len(), 1);
 }
 
 #[tokio::test]
