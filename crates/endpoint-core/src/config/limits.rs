@@ -40,6 +40,8 @@ pub(crate) struct RequestLimits {
     pub(crate) body: BodyLimits,
     /// From when a client takes nothing of an answer that waits for it.
     pub(crate) answer_idle: Duration,
+    /// Bytes of answers that wait for their clients, of all connections.
+    pub(crate) answer_bytes: usize,
 }
 
 impl Default for RequestLimits {
@@ -49,6 +51,7 @@ impl Default for RequestLimits {
             header: Duration::from_secs(10),
             body: BodyLimits::default(),
             answer_idle: Duration::from_secs(60),
+            answer_bytes: 128 << 20,
         }
     }
 }
@@ -140,12 +143,22 @@ impl Limits {
         self
     }
 
-    /// Time for which a client may take nothing of an answer that waits for it. Over HTTP/3 the request is
-    /// given up then; over HTTP/1.1 and HTTP/2 the connection, when the client takes nothing of it at all
-    /// (on Linux). Default 60 s.
+    /// Time for which a client may take nothing of an answer that waits for it. Over HTTP/3 and HTTP/2 the
+    /// request is given up then; over HTTP/1.1, and where nothing else of the answer is left to give up, the
+    /// connection. Default 60 s.
     #[must_use]
     pub fn request_answer_idle(mut self, silence: Duration) -> Self {
         self.requests.answer_idle = silence;
+        self
+    }
+
+    /// Bytes of answers that wait for their clients, of all connections and versions that one service
+    /// answers. Above it bodies are not read on, and the answer of which nothing was taken for the longest
+    /// time, at least a second, is given up. A connection that holds nothing may always have a piece. Default
+    /// 128 MiB.
+    #[must_use]
+    pub fn answer_bytes(mut self, bytes: usize) -> Self {
+        self.requests.answer_bytes = bytes;
         self
     }
 

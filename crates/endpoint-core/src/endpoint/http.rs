@@ -9,7 +9,7 @@ use super::Builder;
 use crate::{
     alpn::Alpn,
     config::Access,
-    http::{BoxError, RequestBody, Web},
+    http::{Answers, BoxError, RequestBody, Web},
 };
 
 impl Builder {
@@ -24,7 +24,20 @@ impl Builder {
         B: Body<Data = Bytes> + Send + 'static,
         B::Error: Into<BoxError>,
     {
-        let web = Web::new(service);
+        self.http_counted_in(access, service, &Answers::default())
+    }
+
+    /// The same, and answers that wait for their clients are counted in this sum: whoever has it can look, and
+    /// give it to [`PlainOptions`](crate::http::PlainOptions) too.
+    pub fn http_counted_in<S, B>(self, access: Access, service: S, answers: &Answers) -> Self
+    where
+        S: Service<Request<RequestBody>, Response = Response<B>> + Clone + Send + Sync + 'static,
+        S::Future: Send,
+        S::Error: Into<BoxError>,
+        B: Body<Data = Bytes> + Send + 'static,
+        B::Error: Into<BoxError>,
+    {
+        let web = Web::new(service).counted_in(answers);
         [Alpn::H3, Alpn::H2, Alpn::HTTP_1_1]
             .into_iter()
             .fold(self, |builder, alpn| builder.handle(alpn, access.clone(), web.clone()))

@@ -11,7 +11,7 @@ use h3::error::ConnectionError;
 use tokio::time::Instant;
 
 use super::{
-    Requester,
+    Answers, Requester,
     http3_exchange::{End, Exchange, Serving},
     limits::{FIELD_SECTION_BYTES, LARGE_BODY_WINDOW_BYTES},
     meter::Role,
@@ -32,9 +32,11 @@ pub(super) async fn serve<S: HttpService>(
     connection: Connection,
     requester: Requester,
     authorised: bool,
+    answers: &Answers,
 ) -> Result<(), HandlerError> {
     let Some(quinn) = connection.quinn() else { return Err("HTTP/3 needs QUIC".into()) };
-    if let Err(error) = serve_requests(service, &connection, quinn, requester, authorised).await
+    if let Err(error) =
+        serve_requests(service, &connection, quinn, requester, authorised, answers).await
         && !error.is_h3_no_error()
     {
         // As a literal: it can hold a peer's words.
@@ -49,12 +51,15 @@ async fn serve_requests<S: HttpService>(
     quinn: &quinn::Connection,
     requester: Requester,
     authorised: bool,
+    answers: &Answers,
 ) -> Result<(), ConnectionError> {
     let wide = (!authorised).then_some(LARGE_BODY_WINDOW_BYTES);
     let metered = Metered::new(quinn, Role::Server, wide);
     let (service, shared) = (Arc::clone(service), Arc::clone(metered.shared()));
     let limits = connection.request_limits();
-    let serving = Serving { service, requester, shared, limits };
+    let account = answers.account(&limits);
+    requester.charged_to(&account);
+    let serving = Serving { service, requester, shared, limits, account };
     let mut builder = h3::server::builder();
     builder.max_field_section_size(u64::from(FIELD_SECTION_BYTES)).send_grease(false);
     // Waits for ever where the client lets us open no stream to say SETTINGS on.
@@ -107,6 +112,10 @@ async fn serve_requests<S: HttpService>(
                 // RFC 9114 §5.2: GOAWAY. Whoever lets us say nothing is closed all the same.
                 http3.shutdown(0).await?;
                 continue;
+            }
+            () = serving.account.over() => {
+                quinn.close(CloseCode::Overloaded.http3().into(), b"");
+                return Ok(());
             }
         };
         if end == End::GivenUp && resets.too_many(Instant::now()) {

@@ -6,6 +6,7 @@
 use std::{
     future::Future,
     pin::{Pin, pin},
+    sync::Arc,
     task::{Context, Poll, ready},
     time::Duration,
 };
@@ -17,7 +18,9 @@ use quinn::{VarInt, WriteError};
 use tokio::time::{Instant, Sleep, sleep};
 
 use super::{
-    BoxError, date,
+    BoxError,
+    answers::Waiting,
+    date,
     http3_exchange::End,
     http3_fields::{Section, data_header},
 };
@@ -34,6 +37,9 @@ pub(super) struct Answering {
     most_fields: u64,
     /// What is still to be written.
     writing: [Bytes; 2],
+    /// And after it.
+    rest: Bytes,
+    waiting: Arc<Waiting>,
     ended: bool,
     patience: Patience,
     /// Tells when the client no longer wants the answer; made when something is first waited for.
@@ -42,9 +48,15 @@ pub(super) struct Answering {
 
 impl Answering {
     /// `idle`: for how long the client may take nothing.
-    pub(super) fn new(stream: quinn::SendStream, most_fields: u64, idle: Duration) -> Self {
+    pub(super) fn new(
+        stream: quinn::SendStream,
+        most_fields: u64,
+        idle: Duration,
+        waiting: Arc<Waiting>,
+    ) -> Self {
         let (writing, patience) = ([Bytes::new(), Bytes::new()], Patience::new(idle));
-        Self { stream, most_fields, writing, ended: false, patience, stopped: None }
+        let (rest, ended, stopped) = (Bytes::new(), false, None);
+        Self { stream, most_fields, writing, rest, waiting, ended, patience, stopped }
     }
 
     /// Answers nothing: the request is malformed (RFC 9114 §4.1.2).
@@ -70,11 +82,15 @@ impl Answering {
 
     /// Writes what is to be written. A client that takes nothing of it for too long gives it up.
     pub(super) fn poll_flush(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), End>> {
-        let Self { stream, writing, patience, .. } = self;
+        let Self { stream, writing, rest: later, waiting, patience, .. } = self;
         loop {
             let done = writing.iter().take_while(|bytes| bytes.is_empty()).count();
             let Some(rest) = writing.get_mut(done..).filter(|rest| !rest.is_empty()) else {
-                return Poll::Ready(Ok(()));
+                if later.is_empty() {
+                    return Poll::Ready(Ok(()));
+                }
+                writing[0] = waiting.keep(later);
+                continue;
             };
             // The future holds no state of its own, so a new one each time loses nothing.
             let wrote = pin!(stream.write_chunks(rest)).poll(cx);
@@ -84,14 +100,19 @@ impl Answering {
                 Poll::Ready(Err(_)) => return Poll::Ready(Err(End::Failed)),
                 Poll::Pending => {
                     ready!(patience.poll_over(cx));
-                    tracing::debug!("the client takes nothing of its answer");
-                    self.ended = true;
-                    let _ = stream.reset(VarInt::from_u32(REQUEST_CANCELLED));
+                    self.give_up();
                     // Not among those that the client gave up: it may have paused.
                     return Poll::Ready(Err(End::Failed));
                 }
             }
         }
+    }
+
+    /// Breaks it off: its client takes nothing.
+    fn give_up(&mut self) {
+        tracing::debug!("the client takes nothing of its answer");
+        self.ended = true;
+        let _ = self.stream.reset(VarInt::from_u32(REQUEST_CANCELLED));
     }
 
     //= https://www.rfc-editor.org/rfc/rfc9114#section-4.2.2
@@ -103,7 +124,8 @@ impl Answering {
             return Err(End::Failed);
         }
         let (bytes, rest) = section.finish(data);
-        self.writing = [bytes, rest.unwrap_or_default()];
+        self.rest = rest.unwrap_or_default();
+        self.writing = [bytes, self.waiting.keep(&mut self.rest)];
         Ok(())
     }
 
@@ -149,7 +171,10 @@ impl Answering {
             return Ok(Sending { send: self, body: Rest::None });
         }
         let mut body = Box::pin(body);
-        let mut first = body.as_mut().poll_frame(cx);
+        let mut first = match self.waiting.poll_room(cx) {
+            Poll::Ready(()) => body.as_mut().poll_frame(cx),
+            Poll::Pending => Poll::Pending,
+        };
         let data = match &mut first {
             Poll::Ready(Some(Ok(frame))) => frame.data_mut().map(std::mem::take),
             _ => None,
@@ -235,6 +260,11 @@ where
     B::Error: Into<BoxError>,
 {
     pub(super) fn poll(&mut self, cx: &mut Context<'_>) -> Poll<End> {
+        self.send.waiting.is_sent_by(cx);
+        if self.send.waiting.is_given_up() {
+            self.send.give_up();
+            return Poll::Ready(End::Failed);
+        }
         loop {
             if let Err(end) = ready!(self.send.poll_flush(cx)) {
                 return Poll::Ready(end);
@@ -246,9 +276,10 @@ where
                 Rest::Frame(frame, _) if frame.is_some() => {
                     Poll::Ready(frame.take().map(Ok::<_, BoxError>))
                 }
-                Rest::Body(body) | Rest::Frame(_, body) => {
-                    body.as_mut().poll_frame(cx).map_err(Into::into)
-                }
+                Rest::Body(body) | Rest::Frame(_, body) => match self.send.waiting.poll_room(cx) {
+                    Poll::Ready(()) => body.as_mut().poll_frame(cx).map_err(Into::into),
+                    Poll::Pending => Poll::Pending,
+                },
             };
             match polled {
                 Poll::Pending => return self.send.poll_given_up(cx).map(|()| End::GivenUp),
@@ -269,7 +300,8 @@ where
             Ok(data) => {
                 let (header, used) = data_header(data.len());
                 let header = Bytes::copy_from_slice(header.get(..used).unwrap_or_default());
-                self.send.writing = [header, data];
+                self.send.rest = data;
+                self.send.writing = [header, self.send.waiting.keep(&mut self.send.rest)];
                 Ok(())
             }
             Err(frame) => match frame.into_trailers() {
@@ -281,6 +313,8 @@ where
 
     fn finish(&mut self, end: End) -> End {
         self.send.ended = true;
+        // What is left of it is quinn's, and can be reset no more.
+        self.send.waiting.let_go();
         match self.send.stream.finish() {
             Ok(()) => end,
             Err(_) => End::Failed,

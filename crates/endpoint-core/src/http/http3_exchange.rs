@@ -22,6 +22,7 @@ use tower_service::Service;
 
 use super::{
     BoxError, RequestBody, Requester,
+    answers::Account,
     body_pace::Stalled,
     check::{self, Refusal},
     http3_answer::{Answering, Sending},
@@ -37,6 +38,7 @@ pub(super) struct Serving<S> {
     pub(super) requester: Requester,
     pub(super) shared: Arc<Shared>,
     pub(super) limits: RequestLimits,
+    pub(super) account: Arc<Account>,
 }
 
 /// How a request ended.
@@ -128,11 +130,12 @@ where
             stream.stop_sending(h3::error::Code::H3_MESSAGE_ERROR);
             End::Failed
         })?;
-        let Serving { requester, shared, limits, .. } = self.serving;
+        let Serving { requester, shared, limits, account, .. } = self.serving;
         self.under_way = Some(requester.answering());
         let (send, recv) = stream.split();
         let send = shared.take_back(send).ok_or(End::Failed)?;
-        let send = Answering::new(send, shared.most_fields(), limits.answer_idle);
+        let waiting = account.answer();
+        let send = Answering::new(send, shared.most_fields(), limits.answer_idle, waiting);
         let mut body = Http3Body::new(recv, length, Arc::clone(shared), self.malformed.clone());
         if length == Some(0) {
             let (body, request, send) = (Box::new(body), Some(request), Some(send));

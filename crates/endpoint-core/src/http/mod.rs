@@ -33,6 +33,7 @@
 //! Always true: a key that a request knows of is a key whose possession the handshake proved; what a peer
 //! makes us hold has a bound before it is held.
 
+mod answers;
 mod body;
 mod body_pace;
 mod check;
@@ -58,6 +59,7 @@ mod tcp;
 use std::error::Error;
 
 pub use self::{
+    answers::Answers,
     body::RequestBody,
     client::{HttpClient, HttpError, ResponseBody},
     guard::{Authorize, Authorized, GuardedBody},

@@ -22,7 +22,7 @@ use tokio::{
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use tower_service::Service;
 
-use super::{BoxError, RequestBody, Requester, service::HttpService, tcp::http1};
+use super::{Answers, BoxError, RequestBody, Requester, service::HttpService, tcp::http1};
 use crate::{
     config::{Limits, PaceLimits, RequestLimits},
     phase::{Activity, Movement, Pace},
@@ -35,12 +35,14 @@ pub struct PlainOptions {
     connections: usize,
     per_source: usize,
     lifetime: Option<Duration>,
+    answers: Answers,
 }
 
 impl Default for PlainOptions {
     /// 256 connections, from one source or many, for as long as they like.
     fn default() -> Self {
-        Self { connections: 256, per_source: usize::MAX, lifetime: None }
+        let answers = Answers::default();
+        Self { connections: 256, per_source: usize::MAX, lifetime: None, answers }
     }
 }
 
@@ -64,6 +66,13 @@ impl PlainOptions {
     #[must_use]
     pub fn brief(mut self, lifetime: Duration) -> Self {
         self.lifetime = Some(lifetime);
+        self
+    }
+
+    /// Counts answers that wait for their clients in this sum, instead of one of its own.
+    #[must_use]
+    pub fn counted_in(mut self, answers: &Answers) -> Self {
+        self.answers = answers.clone();
         self
     }
 }
@@ -121,14 +130,15 @@ async fn serve<S: HttpService>(
         let Ok(local) = stream.local_addr() else { continue };
         let Some(source) = sources.enter(remote.ip(), options.per_source) else { continue };
         let lifetime = options.lifetime;
+        let account = options.answers.account(&limits);
         end_when_not_taken(&stream, limits.answer_idle);
         let (service, draining) = (Arc::clone(&service), ended.clone());
         tasks.spawn(async move {
             let activity = Activity::new(Instant::now());
             let requester = Requester::plain_on(remote, local, activity.clone());
             let pace = Pace::new(activity, draining, pace);
-            let ended =
-                http1(stream, &service, &requester, limits, lifetime.is_none(), pace.ends());
+            let lasts = lifetime.is_none();
+            let ended = http1(stream, &service, &requester, limits, &account, lasts, pace.ends());
             let ended = tokio::select! {
                 ended = ended => ended,
                 () = cut_off(&pace, lifetime) => Ok(()),

@@ -3,7 +3,7 @@
 use std::{
     net::SocketAddr,
     sync::{
-        Arc,
+        Arc, OnceLock,
         atomic::{AtomicUsize, Ordering},
     },
 };
@@ -11,7 +11,7 @@ use std::{
 use http::Request;
 use tokio::time::Instant;
 
-use super::RequestBody;
+use super::{RequestBody, answers::Account};
 use crate::{
     config::Access,
     facts::{Address, Carrier, KeyKind, PeerKey, is_loopback},
@@ -43,6 +43,8 @@ struct Inner {
     activity: Activity,
     /// Answers under way.
     answers: AtomicUsize,
+    /// Where they are charged.
+    account: OnceLock<Arc<Account>>,
 }
 
 #[derive(Debug)]
@@ -55,7 +57,8 @@ enum Over {
 
 impl Requester {
     fn new(over: Over, activity: Activity) -> Self {
-        Self(Arc::new(Inner { over, activity, answers: AtomicUsize::new(0) }))
+        let (answers, account) = (AtomicUsize::new(0), OnceLock::new());
+        Self(Arc::new(Inner { over, activity, answers, account }))
     }
 
     pub(super) fn live(watch: Watch, activity: Activity) -> Self {
@@ -78,6 +81,18 @@ impl Requester {
     #[must_use]
     pub fn answers(&self) -> usize {
         self.0.answers.load(Ordering::Relaxed)
+    }
+
+    /// Whether the answers that wait for their clients, of all connections, hold more than half of
+    /// [`Limits::answer_bytes`](crate::config::Limits::answer_bytes): each should hold little then.
+    #[must_use]
+    pub fn is_crowded(&self) -> bool {
+        self.0.account.get().is_some_and(|account| account.is_crowded())
+    }
+
+    /// Says where the answers of this connection are charged.
+    pub(super) fn charged_to(&self, account: &Arc<Account>) {
+        let _ = self.0.account.set(Arc::clone(account));
     }
 
     /// Counts an answer until it ends.

@@ -7,7 +7,7 @@ use http::{Request, Response};
 use http_body::Body;
 use tower_service::Service;
 
-use super::{BoxError, RequestBody, Requester, http3, tcp};
+use super::{Answers, BoxError, RequestBody, Requester, http3, tcp};
 use crate::{
     alpn::Alpn,
     handler::{Connection, Handler, HandlerError, Permit},
@@ -41,18 +41,24 @@ where
 }
 
 /// Serves HTTP connections with one `tower::Service`.
-pub struct Web<S>(Arc<S>);
+pub struct Web<S>(Arc<S>, Answers);
 
 impl<S> Web<S> {
     /// Serves requests with clones of `service`.
     pub fn new(service: S) -> Self {
-        Self(Arc::new(service))
+        Self(Arc::new(service), Answers::default())
+    }
+
+    /// Counts answers that wait for their clients in this sum, instead of one of its own.
+    #[must_use]
+    pub fn counted_in(self, answers: &Answers) -> Self {
+        Self(self.0, answers.clone())
     }
 }
 
 impl<S> Clone for Web<S> {
     fn clone(&self) -> Self {
-        Self(Arc::clone(&self.0))
+        Self(Arc::clone(&self.0), self.1.clone())
     }
 }
 
@@ -70,10 +76,13 @@ impl<S: HttpService> Handler for Web<S> {
         let requester = Requester::live(watch.clone(), activity.clone());
         match connection.alpn() {
             alpn if *alpn == Alpn::H3 => {
-                http3::serve(&self.0, connection, requester, permit.has_grant()).await
+                let wide = permit.has_grant();
+                http3::serve(&self.0, connection, requester, wide, &self.1).await
             }
-            alpn if *alpn == Alpn::H2 => tcp::serve_http2(&self.0, connection, requester).await,
-            _ => tcp::serve_http1(&self.0, connection, requester).await,
+            alpn if *alpn == Alpn::H2 => {
+                tcp::serve_http2(&self.0, connection, requester, &self.1).await
+            }
+            _ => tcp::serve_http1(&self.0, connection, requester, &self.1).await,
         }
     }
 

@@ -15,7 +15,7 @@ use futures_util::FutureExt;
 use http::{HeaderValue, Request, Response, StatusCode, header};
 use http_body::{Body, Frame, SizeHint};
 use hyper::{body::Incoming, server::conn, service::service_fn};
-use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
+use hyper_util::rt::{TokioIo, TokioTimer};
 use tokio::{
     io::{AsyncRead, AsyncWrite, ReadBuf},
     sync::{Notify, Semaphore},
@@ -24,7 +24,9 @@ use tokio::{
 use tower_service::Service;
 
 use super::{
-    BoxError, RequestBody, Requester, check,
+    BoxError, RequestBody, Requester,
+    answers::{Account, Answers, Counted, Socket, Streams},
+    check,
     limits::FIELD_SECTION_BYTES,
     linger::{Lingering, Unread},
     requester::UnderWay,
@@ -61,10 +63,12 @@ pub(super) async fn serve_http1<S: HttpService>(
     service: &Arc<S>,
     connection: Connection,
     requester: Requester,
+    answers: &Answers,
 ) -> Result<(), HandlerError> {
     let Some(duplex) = Duplex::of(&connection).await else { return Ok(()) };
     let limits = connection.request_limits();
-    note(http1(duplex, service, &requester, limits, true, connection.ends()).await);
+    let account = answers.account(&limits);
+    note(http1(duplex, service, &requester, limits, &account, true, connection.ends()).await);
     // Without an upgrade the stream is gone by now; with one, the link lives as long as the stream does, and
     // is busy as long.
     let _tunnel = requester.answering();
@@ -80,14 +84,21 @@ pub(super) async fn http1<S: HttpService>(
     service: &Arc<S>,
     requester: &Requester,
     limits: RequestLimits,
+    account: &Arc<Account>,
     keep_alive: bool,
     ends: impl Future<Output = ()>,
 ) -> hyper::Result<()> {
+    requester.charged_to(account);
     let unread = Unread::default();
-    let io = TokioIo::new(Lingering::new(io, unread.clone()));
+    let io = Lingering::new(Socket::new(io, account), unread.clone());
+    let io = TokioIo::new(io);
     let service = service_fn(|request: Request<Incoming>| {
         let request = request.map(|body| body_of(body, limits).telling(unread.clone()));
-        async { Ok::<_, Infallible>(answer(service, requester, request).await) }
+        let waiting = account.answer();
+        async {
+            let answered = answer(service, requester, request).await;
+            Ok::<_, Infallible>(answered.map(|body| Counted::new(body, waiting, false)))
+        }
     });
     let served = conn::http1::Builder::new()
         .timer(TokioTimer::new())
@@ -99,12 +110,18 @@ pub(super) async fn http1<S: HttpService>(
         .with_upgrades();
     // Boxed, because its state is large and a connection of another version would keep the room for it.
     let mut served = Box::pin(served);
-    tokio::select! {
-        ended = served.as_mut() => ended,
-        () = ends => {
-            served.as_mut().graceful_shutdown();
-            served.await
+    let ended = async {
+        tokio::select! {
+            ended = served.as_mut() => ended,
+            () = ends => {
+                served.as_mut().graceful_shutdown();
+                served.await
+            }
         }
+    };
+    tokio::select! {
+        ended = ended => ended,
+        () = account.over() => Ok(()),
     }
 }
 
@@ -119,9 +136,9 @@ pub(super) async fn serve_http2<S: HttpService>(
     service: &Arc<S>,
     connection: Connection,
     requester: Requester,
+    answers: &Answers,
 ) -> Result<(), HandlerError> {
     let Some(duplex) = Duplex::of(&connection).await else { return Ok(()) };
-    let io = TokioIo::new(duplex);
     let service = Arc::clone(service);
     let limits = connection.request_limits();
     let at_once = limits.at_once.max(HTTP2_LEAST_REQUESTS);
@@ -129,8 +146,15 @@ pub(super) async fn serve_http2<S: HttpService>(
     let room = Arc::new(Semaphore::new(room));
     let given_up = Arc::new(GivenUp::default());
     let told = Arc::clone(&given_up);
+    let account = answers.account(&limits);
+    requester.charged_to(&account);
+    let io = TokioIo::new(Socket::new(duplex, &account));
+    let (streams, of_answers) = (Streams::default(), Arc::clone(&account));
+    let executor = streams.clone();
     let service = service_fn(move |request: Request<Incoming>| {
         let (service, requester) = (Arc::clone(&service), requester.clone());
+        let waiting = of_answers.answer();
+        streams.next_is(&waiting);
         let room = Arc::clone(&room);
         // Not in the future: one that is dropped before it ran counts too.
         let unanswered = Unanswered(Some(Arc::clone(&given_up)));
@@ -141,10 +165,10 @@ pub(super) async fn serve_http2<S: HttpService>(
             let answered = answer(&service, &requester, request).await;
             drop(slot);
             unanswered.answered();
-            Ok::<_, Infallible>(answered)
+            Ok::<_, Infallible>(answered.map(|body| Counted::new(body, waiting, true)))
         }
     });
-    let served = conn::http2::Builder::new(TokioExecutor::new())
+    let served = conn::http2::Builder::new(executor)
         .timer(TokioTimer::new())
         .max_concurrent_streams(at_once)
         .max_send_buf_size(HTTP2_SEND_BYTES)
@@ -176,6 +200,7 @@ pub(super) async fn serve_http2<S: HttpService>(
         () = told.too_many.notified() => {
             tracing::debug!("the client gave up too many requests");
         }
+        () = account.over() => {}
     }
     Ok(())
 }
