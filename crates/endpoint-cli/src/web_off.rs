@@ -4,7 +4,10 @@ use std::net::SocketAddr;
 
 use endpoint_core::endpoint::Builder;
 
-use crate::{config::Site, error::Result};
+use crate::{
+    config::{Site, WebLimits},
+    error::Result,
+};
 
 /// Whether this build has the web server.
 pub(crate) const BUILT_IN: bool = false;
@@ -14,7 +17,12 @@ pub(crate) const BUILT_IN: bool = false;
 pub(crate) struct Web;
 
 impl Web {
-    pub(crate) fn prepare(_sites: &[Site], _own: &[SocketAddr], _files: usize) -> Result<Self> {
+    pub(crate) fn prepare(
+        _sites: &[Site],
+        _own: &[SocketAddr],
+        _files: usize,
+        _limits: &WebLimits,
+    ) -> Result<Self> {
         Ok(Self)
     }
 

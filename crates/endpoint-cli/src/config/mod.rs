@@ -13,6 +13,7 @@ mod read;
 mod sections;
 pub mod value;
 pub mod web;
+mod web_limits;
 
 use std::{
     fs,
@@ -27,6 +28,7 @@ use endpoint_core::{
 };
 
 use self::web::{Content, LoopbackHttp, Route};
+pub use self::web_limits::WebLimits;
 use crate::{
     error::{CliError, Result},
     state::State,
@@ -58,6 +60,8 @@ pub struct Config {
     pub min_tls: TlsVersion,
     /// Limits for the library.
     pub limits: Limits,
+    /// Limits of the web server.
+    pub web: WebLimits,
     /// The limit on connections, which open files are checked against.
     pub connections: usize,
     /// Handshakes of validated addresses at one time, as in `limits`.
@@ -85,6 +89,7 @@ impl Default for Config {
             ],
             min_tls: TlsVersion::V1_2,
             limits: Limits::default(),
+            web: WebLimits::default(),
             connections: DEFAULT_CONNECTIONS,
             handshakes: DEFAULT_HANDSHAKES,
             waiting: DEFAULT_WAITING,
@@ -258,6 +263,7 @@ mod tests {
         assert_eq!(config.min_tls, default.min_tls);
         assert_eq!(config.drain_deadline, default.drain_deadline);
         assert_eq!(format!("{:?}", config.limits), format!("{:?}", default.limits));
+        assert_eq!(config.web, default.web);
         assert_eq!(config.connections, default.connections);
         assert_eq!(config.acme, default.acme);
         assert_eq!(config.store, default.store);
@@ -266,7 +272,7 @@ mod tests {
     #[test]
     fn shows_every_field_in_the_example_file() {
         let names = sections::FIELDS.into_iter().chain(web::SITE_FIELDS).chain(web::ROUTE_FIELDS);
-        let names = names.chain(acme::ISSUER_FIELDS);
+        let names = names.chain(acme::ISSUER_FIELDS).chain(web_limits::FIELDS);
         for name in names {
             let forms = [format!("{name} = "), format!("[{name}]"), format!("[[{name}]]")];
             let route = name == "route" && EXAMPLE.contains("[[site.route]]");

@@ -17,7 +17,7 @@ use super::{
     certificate::certificate,
     pace,
     read::{Reader, Value},
-    value, web,
+    value, web, web_limits,
 };
 
 /// The whole file. With faults the result is of no use; the reader has them.
@@ -269,7 +269,8 @@ fn tls<'t>(reader: &mut Reader<'t>, table: &DeTable<'t>, config: &mut Config) {
 
 fn limits<'t>(reader: &mut Reader<'t>, table: &DeTable<'t>, config: &mut Config) {
     let numbers = LIMITS.iter().map(|number| number.name);
-    let known: Vec<&str> = numbers.chain(["penalty_exempt"]).chain(pace::names()).collect();
+    let known = numbers.chain(["penalty_exempt"]).chain(pace::names()).chain(web_limits::FIELDS);
+    let known: Vec<&str> = known.collect();
     reader.names(table, " in [limits]", &known, &[]);
     for Number { name, set } in LIMITS {
         let Some(value) = table.get(name) else { continue };
@@ -292,6 +293,7 @@ fn limits<'t>(reader: &mut Reader<'t>, table: &DeTable<'t>, config: &mut Config)
         config.limits = config.limits.clone().penalty_exempt(exempt);
     }
     config.limits = pace::read(reader, table, config.limits.clone());
+    web_limits::limits(reader, table, config);
 }
 
 /// A number of `[limits]`.

@@ -13,7 +13,7 @@ use toml::de::{DeTable, DeValue};
 use super::{
     access::{self, access},
     read::{Reader, Value},
-    value,
+    value, web_limits,
 };
 
 /// What a site answers with.
@@ -61,6 +61,10 @@ pub struct Route {
     pub timeout: Option<Duration>,
     /// Requests at one time.
     pub requests: Option<usize>,
+    /// Silence of an upstream within its answer.
+    pub upstream_idle: Option<Duration>,
+    /// Silence in both directions of a tunnel.
+    pub tunnel_idle: Option<Duration>,
     /// Origins that scripts may read from.
     pub cors: Vec<String>,
     /// Addresses whose forwarded fields are believed.
@@ -75,6 +79,8 @@ impl Default for Route {
             body_limit: None,
             timeout: None,
             requests: None,
+            upstream_idle: None,
+            tunnel_idle: None,
             cors: Vec::new(),
             trusted_proxies: Vec::new(),
         }
@@ -98,8 +104,18 @@ pub(super) const SITE_FIELDS: [&str; 7] =
     ["root", "listing", "proxy", "redirect", "headers", "access_log", "route"];
 
 /// Fields of a `[[site.route]]`.
-pub(super) const ROUTE_FIELDS: [&str; 8] =
-    ["path", "access", "scope", "body_limit", "timeout", "requests", "cors", "trusted_proxies"];
+pub(super) const ROUTE_FIELDS: [&str; 10] = [
+    "path",
+    "access",
+    "scope",
+    "body_limit",
+    "timeout",
+    "requests",
+    "upstream_idle",
+    "tunnel_idle",
+    "cors",
+    "trusted_proxies",
+];
 
 /// Fields of an answer that frame it or that the server knows better (RFC 9112 §6, RFC 9114 §4.2).
 const SET_BY_US: [&str; 11] = [
@@ -264,6 +280,12 @@ fn route<'t>(reader: &mut Reader<'t>, value: &Value<'t>) -> Option<Route> {
     }
     if let Some(value) = table.get("requests") {
         route.requests = reader.number(value, 1_000_000);
+    }
+    if let Some(value) = table.get("upstream_idle") {
+        route.upstream_idle = web_limits::time(reader, value);
+    }
+    if let Some(value) = table.get("tunnel_idle") {
+        route.tunnel_idle = web_limits::time(reader, value);
     }
     if let Some(list) = table.get("cors") {
         for value in reader.array(list, "a list of origins such as [\"https://app.example\"]") {

@@ -29,7 +29,7 @@ use axum::body::Body;
 use endpoint_core::{
     config::Access,
     endpoint::Builder,
-    http::{RequestBody, Requester},
+    http::{Answers as AnswerSum, RequestBody, Requester},
 };
 use http::{HeaderName, HeaderValue, Method, StatusCode};
 use tokio::time::Instant;
@@ -47,7 +47,7 @@ use self::{
     rule::Rule,
 };
 use crate::{
-    config::{self, web::Content},
+    config::{self, WebLimits, web::Content},
     error::Result,
 };
 
@@ -71,6 +71,8 @@ struct Inner {
     hosts: Hosts,
     sites: Vec<Site>,
     ids: Ids,
+    /// Of all ways in.
+    answers: AnswerSum,
 }
 
 /// A site, ready to answer.
@@ -95,6 +97,15 @@ enum Answers {
     Redirect(redirect::Redirect),
 }
 
+/// What all sites have in common.
+struct Shared<'s> {
+    /// Addresses of ours.
+    own: &'s [SocketAddr],
+    room: rule::Room,
+    compressor: files::Compressor,
+    limits: &'s WebLimits,
+}
+
 impl Web {
     /// Checks what the sites need, folders and upstreams, before anything is bound. `own` are the addresses
     /// that will be.
@@ -105,18 +116,29 @@ impl Web {
         sites: &'s [config::Site],
         own: &[SocketAddr],
         files: usize,
+        limits: &WebLimits,
     ) -> Result<Self> {
-        let room = rule::Room::new(files.max(1));
+        let shared = Shared {
+            own,
+            room: rule::Room::new(files.max(1)),
+            compressor: files::Compressor::new(limits),
+            limits,
+        };
         let names = |site: &'s config::Site| (site.names.as_slice(), site.certificate.is_some());
         let hosts = Hosts::new(sites.iter().map(names));
-        let sites =
-            sites.iter().map(|site| Site::prepare(site, own, &room)).collect::<Result<_>>()?;
-        Ok(Self(Arc::new(Inner { hosts, sites, ids: Ids::new() })))
+        let sites = sites.iter().map(|site| Site::prepare(site, &shared)).collect::<Result<_>>()?;
+        let (ids, answers) = (Ids::new(), AnswerSum::default());
+        Ok(Self(Arc::new(Inner { hosts, sites, ids, answers })))
     }
 
     /// Registers the web server with the endpoint.
     pub(crate) fn attach(&self, builder: Builder) -> Builder {
-        builder.http(Access::Public, self.clone())
+        builder.http_counted_in(Access::Public, self.clone(), &self.0.answers)
+    }
+
+    /// The sum of the answers that wait for their clients, over every way in.
+    pub(crate) fn answers(&self) -> &AnswerSum {
+        &self.0.answers
     }
 
     /// The addresses that a person can open: one for each site that is served over https.
@@ -135,7 +157,7 @@ impl Web {
     /// Answers one request. The requester stands in its extensions.
     pub(crate) async fn answer(&self, mut request: Request) -> Response {
         let began = Instant::now();
-        let Inner { hosts, sites, ids } = &*self.0;
+        let Inner { hosts, sites, ids, .. } = &*self.0;
         let id = ids.next();
         let wants_page = page::wanted(&request);
         request.headers_mut().insert(REQUEST_ID, id.clone());
@@ -171,13 +193,16 @@ impl Web {
 }
 
 impl Site {
-    fn prepare(site: &config::Site, own: &[SocketAddr], room: &rule::Room) -> Result<Self> {
+    fn prepare(site: &config::Site, shared: &Shared<'_>) -> Result<Self> {
+        let Shared { own, room, compressor, limits } = shared;
         let content = match &site.content {
             Content::Welcome => Answers::Welcome,
             Content::Root { folder, listing } => {
-                Answers::Files(Box::new(files::Files::open(folder, *listing)?))
+                Answers::Files(Box::new(files::Files::open(folder, *listing, compressor.clone())?))
             }
-            Content::Proxy(upstreams) => Answers::Proxy(proxy::Proxy::prepare(upstreams, own)?),
+            Content::Proxy(upstreams) => {
+                Answers::Proxy(proxy::Proxy::prepare(upstreams, own, limits)?)
+            }
             Content::Redirect(to) => Answers::Redirect(redirect::Redirect::to(to.clone())),
         };
         let headers = site.headers.iter().filter_map(|(name, value)| {
@@ -185,8 +210,8 @@ impl Site {
         });
         let room = matches!(content, Answers::Files(_) | Answers::Proxy(_)).then_some(room);
         let mut rules: Vec<Rule> =
-            site.routes.iter().map(|route| Rule::new(route, room.cloned())).collect();
-        rules.push(Rule::new(&config::web::Route::default(), room.cloned()));
+            site.routes.iter().map(|route| Rule::new(route, room.cloned(), limits)).collect();
+        rules.push(Rule::new(&config::web::Route::default(), room.cloned(), limits));
         Ok(Self {
             names: site.names.clone(),
             shown: site.certificate.is_some(),

@@ -28,7 +28,7 @@ use super::{
     page::Refusal,
     proxy::Terms,
 };
-use crate::config::web::Route;
+use crate::config::{WebLimits, web::Route};
 
 /// A route's rule, ready to judge.
 #[derive(Debug)]
@@ -42,12 +42,20 @@ pub(super) struct Rule {
     requests: Option<Room>,
     cors: Option<Cors>,
     trusted: Vec<IpNet>,
+    /// Times for which an upstream and a tunnel may be silent.
+    limits: WebLimits,
 }
 
 impl Rule {
     /// `files` has room for the requests of all sites that take an open file.
-    pub(super) fn new(route: &Route, files: Option<Room>) -> Self {
+    pub(super) fn new(route: &Route, files: Option<Room>, limits: &WebLimits) -> Self {
+        let limits = WebLimits {
+            upstream_idle: route.upstream_idle.unwrap_or(limits.upstream_idle),
+            tunnel_idle: route.tunnel_idle.unwrap_or(limits.tunnel_idle),
+            ..*limits
+        };
         Self {
+            limits,
             files,
             path: route.path.trim_end_matches('/').to_owned(),
             access: route.access.clone(),
@@ -102,7 +110,7 @@ impl Rule {
 
     /// What holds for requests to an upstream.
     pub(super) fn terms(&self) -> Terms<'_> {
-        Terms { trusted: &self.trusted, timeout: self.timeout }
+        Terms { trusted: &self.trusted, timeout: self.timeout, limits: self.limits }
     }
 
     /// Answers by `content` if the rule lets it.
@@ -349,7 +357,10 @@ mod tests {
 
     #[test]
     fn covers_whole_segments() {
-        let rule = |path: &str| Rule::new(&Route { path: path.into(), ..Route::default() }, None);
+        let rule = |path: &str| {
+            let route = Route { path: path.into(), ..Route::default() };
+            Rule::new(&route, None, &WebLimits::default())
+        };
         for (route, path, covered) in [
             ("/", "/", true),
             ("/", "/a/b", true),

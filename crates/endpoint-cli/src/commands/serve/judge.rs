@@ -39,7 +39,7 @@ pub(in super::super) async fn all(config: &Config) -> Result<Vec<String>> {
     let own: Vec<SocketAddr> =
         listen.iter().chain(&config.plain_listen).chain(&loopback).copied().collect();
     let sites: Vec<Site> = config.sites.iter().map(without_look_ups).collect();
-    Web::prepare(&sites, &ports::own(own, &sites), 1)?;
+    Web::prepare(&sites, &ports::own(own, &sites), 1, &config.web)?;
     Ok(doubtful)
 }
 

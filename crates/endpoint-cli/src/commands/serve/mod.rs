@@ -87,7 +87,7 @@ pub(super) async fn run(args: Serve, context: &Context) -> Result<()> {
     let plain = listeners.loopback.iter().chain(&listeners.redirects);
     let own = listen.iter().chain(plain).copied().collect();
     let (limits, files) = files::limits(&config, local.count(), context);
-    let web = Web::prepare(&config.sites, &ports::own(own, &config.sites), files)?;
+    let web = Web::prepare(&config.sites, &ports::own(own, &config.sites), files, &config.web)?;
     let mut signals = Signals::new()?;
     let builder = Endpoint::builder(identity)
         .authorized(peers.clone())

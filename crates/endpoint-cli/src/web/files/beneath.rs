@@ -23,7 +23,7 @@ use rustix::{
 };
 use tower_http::services::fs::Backend;
 
-use super::opened::{About, Opened};
+use super::opened::{About, Note, Opened};
 
 /// A folder. Clones are the same folder.
 #[derive(Clone, Debug)]
@@ -131,19 +131,27 @@ fn about(file: File) -> io::Result<Found> {
     }
 }
 
-impl Backend for Beneath {
+/// The folder as one request sees it: notes the file that it opened last.
+#[derive(Clone, Debug)]
+pub(super) struct Asked {
+    pub(super) beneath: Beneath,
+    pub(super) note: Note,
+}
+
+impl Backend for Asked {
     type File = Opened;
     type Metadata = About;
     type OpenFuture = Pin<Box<dyn Future<Output = io::Result<Opened>> + Send>>;
     type MetadataFuture = Pin<Box<dyn Future<Output = io::Result<About>> + Send>>;
 
     fn open(&self, path: PathBuf) -> Self::OpenFuture {
-        let found = self.clone().look_for(path);
-        Box::pin(async { found.await.map(|(file, about)| Opened::new(file, about)) })
+        let found = self.beneath.clone().look_for(path);
+        let note = self.note.clone();
+        Box::pin(async { found.await.map(|(file, about)| Opened::new(file, about, note)) })
     }
 
     fn metadata(&self, path: PathBuf) -> Self::MetadataFuture {
-        let found = self.clone().look_for(path);
+        let found = self.beneath.clone().look_for(path);
         Box::pin(async { found.await.map(|(_, about)| About(about)) })
     }
 }

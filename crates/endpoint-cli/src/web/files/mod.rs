@@ -6,44 +6,33 @@
 //! Always true: names that begin with a dot are not served, `.well-known` excepted (RFC 8615).
 
 mod beneath;
+mod body;
+mod compress;
 mod listing;
 mod opened;
 
-use std::{fmt, path::Path, time::SystemTime};
+use std::{path::Path, time::SystemTime};
 
 use axum::body::Body;
 use endpoint_core::http::Requester;
 use http::{HeaderMap, HeaderValue, Method, StatusCode, header};
-use tower::{Layer, ServiceExt};
-use tower_http::{
-    compression::{Compression, CompressionLayer},
-    services::ServeDir,
-};
+use tower::ServiceExt;
+use tower_http::services::ServeDir;
 
-use self::beneath::Beneath;
+pub(super) use self::compress::Compressor;
+use self::{
+    beneath::{Asked, Beneath},
+    opened::Note,
+};
 use super::{Request, Response, page::Refusal};
 use crate::error::{CliError, ExitKind, Result};
 
-/// Bytes read from a file in one go, by the answers that are under way on the connection: a client that
-/// takes nothing makes each of them hold that two or three times.
-const CHUNK_BYTES: [(usize, usize); 3] = [(4, 128 * 1024), (24, 16 * 1024), (usize::MAX, 8 * 1024)];
-
-/// Reads files, however large its chunks.
-type Service = Compression<ServeDir<tower_http::services::fs::DefaultServeDirFallback, Beneath>>;
-
 /// A folder, ready to serve.
-#[derive(Clone)]
+#[derive(Clone, Debug)]
 pub(super) struct Files {
     beneath: Beneath,
-    /// One for each of [`CHUNK_BYTES`].
-    services: [Service; CHUNK_BYTES.len()],
+    compressor: Compressor,
     listing: bool,
-}
-
-impl fmt::Debug for Files {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Files").field("beneath", &self.beneath).finish_non_exhaustive()
-    }
 }
 
 impl Files {
@@ -51,23 +40,14 @@ impl Files {
     ///
     /// # Errors
     /// It is none, or cannot be read. Exit code 2.
-    pub(super) fn open(folder: &Path, listing: bool) -> Result<Self> {
+    pub(super) fn open(folder: &Path, listing: bool, compressor: Compressor) -> Result<Self> {
         let beneath = Beneath::open(folder).map_err(|error| {
             let mut fault = CliError::io("serve the folder", folder, &error);
             fault.exit = ExitKind::Usage;
             fault.code = "root";
             fault
         })?;
-        let services = CHUNK_BYTES.map(|(_, bytes)| {
-            let service = ServeDir::with_backend("", beneath.clone())
-                .append_index_html_on_directories(true)
-                .precompressed_br()
-                .precompressed_gzip()
-                .precompressed_zstd()
-                .with_buf_chunk_size(bytes);
-            CompressionLayer::new().layer(service)
-        });
-        Ok(Self { beneath, services, listing })
+        Ok(Self { beneath, compressor, listing })
     }
 
     /// Answers with a file. `path` is the request's path, decoded and in its one form.
@@ -101,17 +81,9 @@ impl Files {
             whole.headers_mut().remove(header::RANGE);
             (date, whole)
         });
-        let answers = request.extensions().get().map_or(0, Requester::answers);
-        let fits = CHUNK_BYTES.iter().position(|(most, _)| answers <= *most).unwrap_or_default();
-        let Some(service) = self.services.get(fits) else {
-            return Refusal::status(StatusCode::INTERNAL_SERVER_ERROR).into();
-        };
-        let served = async |request| -> Response {
-            match service.clone().oneshot(request).await {
-                Ok(response) => response.map(Body::new),
-                Err(never) => match never {},
-            }
-        };
+        let requester = request.extensions().get::<Requester>().cloned();
+        let asked = request.headers().clone();
+        let served = async |request| self.find(request, requester.clone(), &asked).await;
         let mut response = served(request).await;
         if let Some((date, whole)) = whole
             && response.status() != StatusCode::OK
@@ -149,6 +121,35 @@ impl Files {
             }
         }
         response
+    }
+
+    /// The answer that tower-http has for a request, with the file as its body.
+    async fn find(
+        &self,
+        request: Request,
+        requester: Option<Requester>,
+        asked: &HeaderMap,
+    ) -> Response {
+        let note = Note::default();
+        let seen = Asked { beneath: self.beneath.clone(), note: note.clone() };
+        let service = ServeDir::with_backend("", seen)
+            .append_index_html_on_directories(true)
+            .precompressed_br()
+            .precompressed_gzip()
+            .precompressed_zstd();
+        let answer = match service.oneshot(request).await {
+            Ok(answer) => answer,
+            Err(never) => match never {},
+        };
+        if !matches!(answer.status(), StatusCode::OK | StatusCode::PARTIAL_CONTENT) {
+            return answer.map(Body::new);
+        }
+        let length = answer.headers().get(header::CONTENT_LENGTH);
+        let length = length.and_then(|length| length.to_str().ok()?.parse().ok());
+        let file = note.take().zip(length).map(|((file, position), length)| {
+            body::FileBody::new(file, position, length, requester)
+        });
+        self.compressor.apply(asked, answer.map(drop), file).await
     }
 }
 

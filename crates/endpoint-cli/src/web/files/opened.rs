@@ -1,23 +1,18 @@
-//! A file that is being read.
+//! What tower-http is told of a file, and what we keep of it.
 //!
-//! What the kernel holds in memory is read where it is asked for: the way to another thread and back costs
-//! more than the reading. What must come from a disk is read where it may block.
+//! tower-http finds the file, its form and the range, and reads nothing: its reader takes a whole piece of
+//! memory for the smallest file. The file is noted here, and `body` reads it.
 
 use std::{
     fs::{self, File, Metadata},
-    io::{self, IoSliceMut, SeekFrom},
-    os::unix::fs::FileExt,
+    io::{self, SeekFrom},
     pin::Pin,
-    sync::Arc,
-    task::{Context, Poll, ready},
+    sync::{Arc, Mutex, PoisonError},
+    task::{Context, Poll},
     time::SystemTime,
 };
 
-use rustix::io::{Errno, ReadWriteFlags};
-use tokio::{
-    io::{AsyncRead, AsyncSeek, ReadBuf},
-    task::JoinHandle,
-};
+use tokio::io::{AsyncRead, AsyncSeek, ReadBuf};
 use tower_http::services::fs::{File as BackendFile, Metadata as BackendMetadata};
 
 /// What tower-http asks of a file's metadata.
@@ -38,19 +33,33 @@ impl BackendMetadata for About {
     }
 }
 
+/// The file that a request opened last, and where in it the answer begins. Clones are the same note.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Note(Arc<Mutex<Option<Place>>>);
+
+/// A place in a file.
+type Place = (Arc<File>, u64);
+
+impl Note {
+    /// Takes what was noted.
+    pub(super) fn take(&self) -> Option<Place> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).take()
+    }
+}
+
 /// A file, to its end as it was when it was opened.
 #[derive(Debug)]
 pub(super) struct Opened {
-    file: Arc<File>,
+    note: Note,
     about: About,
     position: u64,
-    /// From a disk.
-    reading: Option<JoinHandle<io::Result<Vec<u8>>>>,
 }
 
 impl Opened {
-    pub(super) fn new(file: File, about: fs::Metadata) -> Self {
-        Self { file: Arc::new(file), about: About(about), position: 0, reading: None }
+    /// Notes the file.
+    pub(super) fn new(file: File, about: fs::Metadata, note: Note) -> Self {
+        *note.0.lock().unwrap_or_else(PoisonError::into_inner) = Some((Arc::new(file), 0));
+        Self { note, about: About(about), position: 0 }
     }
 }
 
@@ -64,50 +73,12 @@ impl BackendFile for Opened {
 }
 
 impl AsyncRead for Opened {
+    /// Nothing: see the module.
     fn poll_read(
-        mut self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-        buffer: &mut ReadBuf<'_>,
+        self: Pin<&mut Self>,
+        _: &mut Context<'_>,
+        _: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
-        let this = &mut *self;
-        let left = this.about.0.len().saturating_sub(this.position);
-        let wanted = usize::try_from(left).unwrap_or(usize::MAX).min(buffer.remaining());
-        if wanted == 0 {
-            return Poll::Ready(Ok(()));
-        }
-        if this.reading.is_none() {
-            let room = buffer.initialize_unfilled_to(wanted);
-            match rustix::io::preadv2(
-                &*this.file,
-                &mut [IoSliceMut::new(room)],
-                this.position,
-                ReadWriteFlags::NOWAIT,
-            ) {
-                Ok(read) => {
-                    buffer.advance(read);
-                    this.position += read as u64;
-                    return Poll::Ready(Ok(()));
-                }
-                // Not in memory; or a file system, or a kernel, that cannot tell.
-                Err(Errno::AGAIN | Errno::OPNOTSUPP | Errno::NOSYS | Errno::INVAL) => {}
-                Err(error) => return Poll::Ready(Err(error.into())),
-            }
-        }
-        let reading = this.reading.get_or_insert_with(|| {
-            let (file, position) = (Arc::clone(&this.file), this.position);
-            tokio::task::spawn_blocking(move || {
-                let mut bytes = vec![0; wanted];
-                let read = file.read_at(&mut bytes, position)?;
-                bytes.truncate(read);
-                Ok(bytes)
-            })
-        });
-        let read = ready!(Pin::new(reading).poll(cx)).map_err(io::Error::other);
-        this.reading = None;
-        let bytes = read??;
-        let fits = bytes.get(..bytes.len().min(wanted)).unwrap_or_default();
-        buffer.put_slice(fits);
-        this.position += fits.len() as u64;
         Poll::Ready(Ok(()))
     }
 }
@@ -120,37 +91,14 @@ impl AsyncSeek for Opened {
             SeekFrom::Current(by) => self.position.checked_add_signed(by),
         };
         self.position = moved.ok_or(io::ErrorKind::InvalidInput)?;
-        self.reading = None;
+        let mut note = self.note.0.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some((_, position)) = &mut *note {
+            *position = self.position;
+        }
         Ok(())
     }
 
     fn poll_complete(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<u64>> {
         Poll::Ready(Ok(self.position))
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use tokio::io::{AsyncReadExt, AsyncSeekExt};
-
-    use super::*;
-
-    #[tokio::test]
-    async fn reads_to_the_end_it_had_when_it_was_opened() {
-        let place = tempfile::tempdir().unwrap();
-        let path = place.path().join("a");
-        let text: Vec<u8> = (0..200_000_u32).map(|n| n.to_le_bytes()[0]).collect();
-        fs::write(&path, &text).unwrap();
-        let file = File::open(&path).unwrap();
-        let about = file.metadata().unwrap();
-        let mut opened = Opened::new(file, about);
-        fs::write(&path, [&text[..], b"more"].concat()).unwrap();
-        let mut read = Vec::new();
-        opened.read_to_end(&mut read).await.unwrap();
-        assert_eq!(read, text);
-        opened.seek(SeekFrom::Start(199_990)).await.unwrap();
-        read.clear();
-        opened.read_to_end(&mut read).await.unwrap();
-        assert_eq!(read, text[199_990..]);
     }
 }

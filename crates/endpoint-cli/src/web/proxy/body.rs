@@ -7,14 +7,15 @@ use std::{
         Arc,
         atomic::{AtomicBool, AtomicUsize, Ordering},
     },
-    task::{Context, Poll},
+    task::{Context, Poll, ready},
+    time::Duration,
 };
 
 use axum::body::{Body, Bytes};
 use http::{Method, header};
 use http_body::{Body as _, Frame, SizeHint};
 
-use super::{super::Request, fields};
+use super::{super::Request, fields, idle::Patience};
 
 /// Learns whether a request that usually has no body has one.
 ///
@@ -68,6 +69,8 @@ pub(super) struct Trimmed {
     body: Body,
     /// Of a request's.
     request: Option<Upload>,
+    /// Of an answer's: for how long its upstream may be silent.
+    patience: Option<Patience>,
 }
 
 /// How the body of a request gets on.
@@ -95,12 +98,12 @@ impl Upload {
 impl Trimmed {
     /// A request's: its trailers say nothing of the peer.
     pub(super) fn request(body: Body, upload: Upload) -> Self {
-        Self { body, request: Some(upload) }
+        Self { body, request: Some(upload), patience: None }
     }
 
-    /// An answer's.
-    pub(super) fn answer(body: Body) -> Self {
-        Self { body, request: None }
+    /// An answer's; it breaks off when its upstream is silent for so long while the client waits.
+    pub(super) fn answer(body: Body, idle: Duration) -> Self {
+        Self { body, request: None, patience: Some(Patience::new(idle)) }
     }
 }
 
@@ -112,8 +115,22 @@ impl http_body::Body for Trimmed {
         mut self: Pin<&mut Self>,
         cx: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, axum::Error>>> {
-        let Self { body, request } = &mut *self;
-        Pin::new(body).poll_frame(cx).map(|frame| {
+        let Self { body, request, patience } = &mut *self;
+        let frame = match (Pin::new(body).poll_frame(cx), patience) {
+            (Poll::Ready(frame), patience) => {
+                patience.iter_mut().for_each(Patience::renew);
+                frame
+            }
+            (Poll::Pending, None) => return Poll::Pending,
+            (Poll::Pending, Some(patience)) => {
+                ready!(patience.poll_over(cx));
+                self.body = Body::empty();
+                tracing::debug!("the upstream was silent for too long within its answer");
+                let error = axum::Error::new("the upstream was silent for too long");
+                return Poll::Ready(Some(Err(error)));
+            }
+        };
+        Poll::Ready({
             frame.map(|frame| {
                 match (&frame, &request) {
                     (Err(_), Some(upload)) => upload.0.broken.store(true, Ordering::Release),

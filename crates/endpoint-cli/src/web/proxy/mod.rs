@@ -5,6 +5,7 @@
 
 mod body;
 mod fields;
+mod idle;
 mod pool;
 mod upgrade;
 
@@ -31,7 +32,7 @@ use self::{
 };
 use super::{Request, Response, host, page::Refusal, rule::Slot};
 use crate::{
-    config::web::Upstream,
+    config::{WebLimits, web::Upstream},
     error::{CliError, Result},
 };
 
@@ -62,6 +63,8 @@ pub(super) struct Terms<'r> {
     pub(super) trusted: &'r [IpNet],
     /// Time for an answer to begin, which the rule itself keeps.
     pub(super) timeout: Option<Duration>,
+    /// Times of silence.
+    pub(super) limits: WebLimits,
 }
 
 impl Proxy {
@@ -69,7 +72,11 @@ impl Proxy {
     ///
     /// # Errors
     /// A server that is one of ours. Exit code 2.
-    pub(super) fn prepare(upstreams: &[Upstream], own: &[SocketAddr]) -> Result<Self> {
+    pub(super) fn prepare(
+        upstreams: &[Upstream],
+        own: &[SocketAddr],
+        limits: &WebLimits,
+    ) -> Result<Self> {
         for upstream in upstreams {
             let Upstream::Tcp { authority, .. } = upstream else { continue };
             // A name that cannot be looked up now may be later; a loop is then told by 502.
@@ -82,7 +89,9 @@ impl Proxy {
                 ));
             }
         }
-        let pools = upstreams.iter().cloned().map(Pool::new).collect();
+        let send_idle = limits.upstream_send_idle;
+        let pool = |upstream: &Upstream| Pool::new(upstream.clone(), send_idle);
+        let pools = upstreams.iter().map(pool).collect();
         let pseudonym = format!("endpoint-{:08x}", RandomState::new().hash_one(0) & 0xffff_ffff);
         Ok(Self { pools, next: AtomicUsize::new(0), pseudonym, told: Mutex::default() })
     }
@@ -131,7 +140,7 @@ impl Proxy {
                 if response.status() == StatusCode::SWITCHING_PROTOCOLS
                     && upgrade::agreed(&response) =>
             {
-                tunnel.connect(response, permit, slot)
+                tunnel.connect(response, permit, slot, terms.limits.tunnel_idle)
             }
             _ if response.status() == StatusCode::SWITCHING_PROTOCOLS => {
                 Refusal::new(StatusCode::BAD_GATEWAY, "the upstream changed to another protocol")
@@ -139,7 +148,8 @@ impl Proxy {
             }
             _ => {
                 fields::strip(response.headers_mut());
-                response.map(|body| Body::new(Trimmed::answer(body)))
+                let idle = terms.limits.upstream_idle;
+                response.map(|body| Body::new(Trimmed::answer(body, idle)))
             }
         }
     }

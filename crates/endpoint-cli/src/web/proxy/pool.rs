@@ -15,7 +15,10 @@ use tokio::{
     time::{Instant, timeout},
 };
 
-use super::super::{Request, Response, page::Refusal};
+use super::{
+    super::{Request, Response, page::Refusal},
+    idle::Taking,
+};
 use crate::config::web::Upstream;
 
 /// Time to connect.
@@ -98,6 +101,8 @@ pub(super) struct Pool(Arc<Inner>);
 #[derive(Debug)]
 struct Inner {
     upstream: Upstream,
+    /// Time for which it may take nothing of what is sent.
+    send_idle: Duration,
     idle: Mutex<Vec<(http1::SendRequest<Body>, Instant)>>,
     shared: Mutex<Option<http2::SendRequest<Body>>>,
 }
@@ -116,8 +121,9 @@ enum Sender {
 }
 
 impl Pool {
-    pub(super) fn new(upstream: Upstream) -> Self {
-        Self(Arc::new(Inner { upstream, idle: Mutex::default(), shared: Mutex::default() }))
+    pub(super) fn new(upstream: Upstream, send_idle: Duration) -> Self {
+        let (idle, shared) = (Mutex::default(), Mutex::default());
+        Self(Arc::new(Inner { upstream, send_idle, idle, shared }))
     }
 
     /// As the configuration names it.
@@ -167,6 +173,7 @@ impl Pool {
                 let stream = TcpStream::connect(authority.as_str()).await.map_err(unreachable)?;
                 // Small requests must not wait for acknowledgements of earlier ones.
                 let _ = stream.set_nodelay(true);
+                let stream = Taking::new(stream, self.0.send_idle);
                 match http2 {
                     false => Self::http1(stream).await,
                     true => {
@@ -194,7 +201,8 @@ impl Pool {
                 }
             }
             Upstream::Unix(path) => {
-                Self::http1(UnixStream::connect(path).await.map_err(unreachable)?).await
+                let stream = UnixStream::connect(path).await.map_err(unreachable)?;
+                Self::http1(Taking::new(stream, self.0.send_idle)).await
             }
         }
     }

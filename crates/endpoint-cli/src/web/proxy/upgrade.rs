@@ -3,6 +3,8 @@
 //! Always true: no other protocol is changed to. What follows is not looked at any more, so a protocol that
 //! carries requests, such as HTTP/2, would carry them past every rule.
 
+use std::time::Duration;
+
 use axum::body::Body;
 use endpoint_core::http::RequestPermit;
 use http::{HeaderMap, HeaderValue, StatusCode, Version, header};
@@ -10,7 +12,10 @@ use hyper::upgrade::{OnUpgrade, on};
 use hyper_util::rt::TokioIo;
 use tokio::io::copy_bidirectional;
 
-use super::super::{Request, Response, rule::Slot};
+use super::{
+    super::{Request, Response, rule::Slot},
+    idle::{Moved, Moving},
+};
 
 /// A request to change the protocol.
 #[derive(Debug)]
@@ -54,12 +59,14 @@ impl Tunnel {
         headers.insert(header::UPGRADE, WEBSOCKET);
     }
 
-    /// Joins both sides until one ends, or the requester is no longer allowed.
+    /// Joins both sides until one ends, neither says anything for `idle`, or the requester is no longer
+    /// allowed.
     pub(super) fn connect(
         self,
         mut response: Response,
         permit: Option<RequestPermit>,
         slot: Option<Slot>,
+        idle: Duration,
     ) -> Response {
         let upstream = on(&mut response);
         let client = self.client;
@@ -67,7 +74,9 @@ impl Tunnel {
             // A tunnel counts among the route's requests for as long as it lives.
             let _slot = slot;
             let (Ok(client), Ok(upstream)) = tokio::join!(client, upstream) else { return };
-            let (mut client, mut upstream) = (TokioIo::new(client), TokioIo::new(upstream));
+            let moved = Moved::now();
+            let mut client = Moving::new(TokioIo::new(client), &moved);
+            let mut upstream = Moving::new(TokioIo::new(upstream), &moved);
             let ended = async {
                 match &permit {
                     Some(permit) if permit.ends() => Some(permit.no_longer().await),
@@ -79,6 +88,7 @@ impl Tunnel {
                     tracing::debug!(ended = ?copied.is_ok(), "tunnel ended");
                 }
                 denial = ended => tracing::debug!(?denial, "tunnel cut off"),
+                () = moved.idle(idle) => tracing::debug!("tunnel was silent for too long"),
             }
         });
         let mut answer = Response::new(Body::empty());

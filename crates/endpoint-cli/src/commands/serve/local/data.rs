@@ -6,6 +6,7 @@ use endpoint_core::{
     clock::Clock,
     endpoint::{CertificateInfo, Endpoint},
     event::Event,
+    http::Answers,
 };
 use serde_json::{Value, json};
 use tokio::sync::{Semaphore, broadcast};
@@ -21,11 +22,22 @@ pub(in super::super) struct Facts {
     endpoint: Endpoint,
     desk: Arc<FrontDesk>,
     readers: Arc<Semaphore>,
+    answers: Answers,
 }
 
 impl Facts {
     pub(in super::super) fn new(endpoint: Endpoint, desk: Arc<FrontDesk>) -> Self {
-        Self { endpoint, desk, readers: Arc::new(Semaphore::new(READERS)) }
+        let (readers, answers) = (Arc::new(Semaphore::new(READERS)), Answers::default());
+        Self { endpoint, desk, readers, answers }
+    }
+
+    /// The same, with the sum of the answers that wait.
+    pub(super) fn with_answers(self, answers: &Answers) -> Self {
+        Self { answers: answers.clone(), ..self }
+    }
+
+    pub(super) fn answers(&self) -> &Answers {
+        &self.answers
     }
 
     pub(super) fn endpoint(&self) -> &Endpoint {

@@ -48,6 +48,7 @@ impl Collector for Snapshot {
             let metric = encoder.encode_descriptor(name, help, None, counter.metric_type())?;
             counter.encode(metric)?;
         }
+        let answers = self.0.answers();
         for (name, help, count) in [
             ("log_lines_lost", "lines of stdout and stderr that nobody read", spool::lost()),
             (
@@ -55,11 +56,28 @@ impl Collector for Snapshot {
                 "warnings and errors of libraries, which -v shows",
                 log::library_warnings(),
             ),
+            (
+                "answers_given_up",
+                "answers of which a client took nothing for answer_idle",
+                answers.given_up(),
+            ),
+            (
+                "answers_evicted",
+                "answers given up because answer_bytes were exceeded, the longest blocked first",
+                answers.evicted(),
+            ),
         ] {
             let counter = ConstCounter::new(count);
             let metric = encoder.encode_descriptor(name, help, None, counter.metric_type())?;
             counter.encode(metric)?;
         }
+        gauges(
+            &mut encoder,
+            "answers_held",
+            "bytes of answers that wait for their clients, of at most answer_bytes",
+            Some(&Unit::Bytes),
+            [(Vec::new(), i64::try_from(answers.held_bytes()).unwrap_or(i64::MAX))],
+        )?;
         // What could be connected stands there at 0, so that a graph has no holes.
         let mut live: BTreeMap<(String, String), i64> = BTreeMap::new();
         for (alpn, _) in endpoint.handlers() {

@@ -112,7 +112,8 @@ impl Local {
         let fault = |error: io::Error| CliError::failure("listen", io_cause(&error));
         let end = || self.end.clone().cancelled_owned();
         let endpoint = facts.endpoint().clone();
-        let options = PlainOptions::default().connections(CONNECTIONS);
+        let facts = facts.with_answers(web.answers());
+        let options = PlainOptions::default().connections(CONNECTIONS).counted_in(web.answers());
         if let (Some(address), Some(listener)) = (self.listeners().loopback, self.loopback) {
             let service = Loopback::new(web.clone(), address, facts);
             let served = serve_plain(listener, service, &options, limits, end());
