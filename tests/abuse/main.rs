@@ -12,5 +12,6 @@ mod raw;
 mod raw2;
 mod smuggling;
 mod stalled;
+mod untaken;
 mod upstream;
 mod yard;

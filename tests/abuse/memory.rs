@@ -252,7 +252,7 @@ async fn upstream() -> String {
 }
 
 /// Waits until the memory of the program no longer grows; gives it.
-async fn settled(server: &Server) -> u64 {
+pub async fn settled(server: &Server) -> u64 {
     let mut last = status(server, "VmRSS");
     for _ in 0..100 {
         tokio::time::sleep(Duration::from_millis(100)).await;

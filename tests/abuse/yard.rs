@@ -1,6 +1,7 @@
 //! A server whose handlers are counted, and an honest client that is served while others attack it.
 
 use std::{
+    convert::Infallible,
     net::SocketAddr,
     sync::{
         Arc,
@@ -15,7 +16,7 @@ use axum::{
     extract::Request,
     routing::{any, get, post},
 };
-use endpoint_core::{Access, Endpoint, Limits, TlsIdentity};
+use endpoint_core::{Access, Endpoint, Limits, TlsIdentity, http::Answers};
 use endpoint_tests::{
     http::{Connection, connect, get as asks},
     node::identity,
@@ -64,9 +65,11 @@ impl Hanging {
     }
 }
 
-/// The server: `/` answers, `/hangs` never does, `/echo` takes bodies, `/large` answers 16 MiB.
+/// The server: `/` answers, `/hangs` never does, `/echo` takes bodies, `/large` answers 16 MiB,
+/// `/pieces` 1 MiB bit by bit.
 pub struct Yard {
     pub endpoint: Endpoint,
+    pub answers: Answers,
     pub hanging: Arc<Hanging>,
 }
 
@@ -82,21 +85,29 @@ impl Yard {
             .route("/hangs", any(hangs))
             .route("/echo", post(|body: Bytes| async { body }))
             .route("/trailers", post(trailers))
-            .route("/large", get(|| async { Body::from(vec![0_u8; 16 << 20]) }));
+            .route("/large", get(|| async { Body::from(vec![0_u8; 16 << 20]) }))
+            .route("/pieces", get(pieces));
+        let answers = Answers::default();
         let endpoint = Endpoint::builder(identity(1))
             .listen("127.0.0.1:0".parse().unwrap())
             .server_name("localhost", TlsIdentity::SelfSigned)
             .limits(limits)
-            .http(Access::Public, router)
+            .http_counted_in(Access::Public, router, &answers)
             .bind()
             .await
             .unwrap();
-        Self { endpoint, hanging }
+        Self { endpoint, answers, hanging }
     }
 
     pub fn addr(&self) -> SocketAddr {
         self.endpoint.local_addrs()[0]
     }
+}
+
+/// 1 MiB in pieces of 8 KiB, as a file comes.
+async fn pieces() -> Body {
+    let piece = || Ok::<_, Infallible>(Bytes::from(vec![0_u8; 8 << 10]));
+    Body::from_stream(futures_util::stream::iter((0..128).map(move |_| piece())))
 }
 
 /// Reads the whole body and says whether trailers came.

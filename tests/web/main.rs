@@ -3,6 +3,7 @@
 mod access;
 mod basics;
 mod client;
+mod compressions;
 mod early;
 mod ends;
 mod fetch;
@@ -13,6 +14,7 @@ mod names;
 mod plain;
 mod program;
 mod rules;
+mod silences;
 mod site;
 mod sites;
 mod trailers;
