@@ -4,7 +4,16 @@
 //! first and the file inside it, so nothing can be swapped between check and use.
 //!
 //! Always true: a file that another user could have written, or put in place, is an error and never
-//! a text; a file that is changed is whole at every moment, and keeps its mode.
+//! a text; a file that is changed is whole at every moment, and keeps its mode. A file that is a mount of
+//! its own cannot be replaced: it is written in place (`in_place`), where a reader may see its beginning
+//! alone, never a line that admits more than it should.
+
+#![allow(
+    clippy::disallowed_methods,
+    reason = "called at start, by commands, apart, and on the thread that looks"
+)]
+
+mod in_place;
 
 use std::{
     ffi::OsStr,
@@ -32,9 +41,51 @@ use rustix::{
 /// [`TrustFileError`] if the file or its folder belongs to another user than this process's or
 /// root, others may write to either, it is no regular file, or it cannot be read.
 pub fn read_trust_file(path: &Path) -> Result<Option<Vec<u8>>, TrustFileError> {
-    match Folder::open(path)? {
-        Some(folder) => Ok(folder.read(path)?.map(|(bytes, _)| bytes)),
-        None => Ok(None),
+    Ok(read_stamped(path)?.map(|(bytes, _)| bytes))
+}
+
+/// As [`read_trust_file`], with the stamp of what was read.
+pub(super) fn read_stamped(path: &Path) -> Result<Option<(Vec<u8>, Stamp)>, TrustFileError> {
+    let Some(folder) = Folder::open(path)? else { return Ok(None) };
+    Ok(folder.read(path)?.map(|(bytes, facts)| (bytes, Stamp::of(&facts))))
+}
+
+/// The stamp of a trust file that may be believed, without its bytes; `None` if there is no such file.
+pub(super) fn stamp(path: &Path) -> Result<Option<Stamp>, TrustFileError> {
+    let Some(folder) = Folder::open(path)? else { return Ok(None) };
+    Ok(folder.open_file(path)?.map(|(_, facts)| Stamp::of(&facts)))
+}
+
+/// What can be seen of a file from outside; a change of its bytes, owner or mode changes it.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub(crate) struct Stamp {
+    device: u64,
+    pub(super) inode: u64,
+    pub(super) bytes: u64,
+    modified: (i64, i64),
+    changed: (i64, i64),
+    owner: u32,
+    mode: u32,
+}
+
+impl Stamp {
+    fn of(facts: &Metadata) -> Self {
+        Self {
+            device: facts.dev(),
+            inode: facts.ino(),
+            bytes: facts.size(),
+            modified: (facts.mtime(), facts.mtime_nsec()),
+            changed: (facts.ctime(), facts.ctime_nsec()),
+            owner: facts.uid(),
+            mode: facts.mode(),
+        }
+    }
+
+    /// One for tests: a file of that identity and length, changed at that time.
+    #[cfg(test)]
+    pub(crate) fn made(inode: u64, bytes: u64, changed: i64) -> Self {
+        let changed = (changed, 0);
+        Self { device: 1, inode, bytes, modified: changed, changed, owner: 0, mode: 0o600 }
     }
 }
 
@@ -70,10 +121,17 @@ pub(crate) fn edit_keeping<T, E>(
     let before = present.as_deref().unwrap_or_default();
     let (after, result) = change(before).map_err(EditFileError::Change)?;
     if after != before {
+        // Whatever an edit that was cut off left, it is looked at before it is written over.
+        folder.refuse_leftover(path)?;
         if let Some(name) = keep_as {
             folder.replace(&path.with_file_name(name), before, mode)?;
         }
-        folder.replace(path, &after, mode)?;
+        match folder.replace(path, &after, mode) {
+            Err(TrustFileError::Io { source, .. }) if is_busy(&source) => {
+                folder.write_in_place(path, before, &after)?;
+            }
+            replaced => replaced?,
+        }
     }
     Ok(result)
 }
@@ -109,6 +167,19 @@ impl Folder {
     }
 
     fn read(&self, path: &Path) -> Result<Option<(Vec<u8>, Metadata)>, TrustFileError> {
+        let Some((file, facts)) = self.open_file(path)? else { return Ok(None) };
+        let mut bytes = Vec::new();
+        file.take(LONGEST_BYTES + 1)
+            .read_to_end(&mut bytes)
+            .map_err(|why| io_error("read", path, why))?;
+        if u64::try_from(bytes.len()).is_ok_and(|length| length > LONGEST_BYTES) {
+            return Err(TrustFileError::TooLong { path: path.to_owned() });
+        }
+        Ok(Some((bytes, facts)))
+    }
+
+    /// The file itself, opened and checked; `None` if there is none.
+    fn open_file(&self, path: &Path) -> Result<Option<(File, Metadata)>, TrustFileError> {
         let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::CLOEXEC;
         let file = match openat(&self.0, name_of(path)?, flags, Mode::empty()) {
             Ok(fd) => File::from(fd),
@@ -126,14 +197,10 @@ impl Folder {
             return Err(TrustFileError::NotAFile { path: path.to_owned() });
         }
         check(path, &facts)?;
-        let mut bytes = Vec::new();
-        file.take(LONGEST_BYTES + 1)
-            .read_to_end(&mut bytes)
-            .map_err(|why| io_error("read", path, why))?;
-        if u64::try_from(bytes.len()).is_ok_and(|length| length > LONGEST_BYTES) {
-            return Err(TrustFileError::TooLong { path: path.to_owned() });
+        if facts.nlink() == 0 && in_place::is_mount(&file) {
+            return Err(TrustFileError::Detached { path: path.to_owned() });
         }
-        Ok(Some((bytes, facts)))
+        Ok(Some((file, facts)))
     }
 
     /// Takes the lock beside the file, which stays there: removing it would let two editors in.
@@ -175,6 +242,11 @@ impl Folder {
     }
 }
 
+/// Whether the system says that something is mounted there (rename(2)).
+fn is_busy(error: &io::Error) -> bool {
+    error.raw_os_error() == Some(Errno::BUSY.raw_os_error())
+}
+
 /// Whether only this user or root can have written here (OpenSSH's `StrictModes`).
 fn check(path: &Path, facts: &Metadata) -> Result<(), TrustFileError> {
     check_for(geteuid().as_raw(), path, facts)
@@ -209,6 +281,27 @@ fn io_error(action: &'static str, path: &Path, source: io::Error) -> TrustFileEr
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum TrustFileError {
+    /// An edit in place was cut off, and its whole text still lies beside the file.
+    #[error(
+        "an earlier change of `{}` was cut off; the whole of it is in `{}`: compare the two, then \
+         `cat '{}' > '{}'` if it is right, and `rm '{}'`", path.display(), whole.display(),
+        whole.display(), path.display(), whole.display()
+    )]
+    CutOff {
+        /// The file.
+        path: PathBuf,
+        /// What it should have become.
+        whole: PathBuf,
+    },
+    /// The file is a mount of its own, and was removed or replaced where it came from.
+    #[error(
+        "`{}` is a mount of a file that was removed or replaced outside, so changes there never come \
+         here; mount its folder instead of the file", path.display()
+    )]
+    Detached {
+        /// The file.
+        path: PathBuf,
+    },
     /// Another user owns the file or its folder.
     #[error(
         "`{}` belongs to user {owner}, neither to user {user} who runs this nor to root; \
