@@ -73,6 +73,8 @@ counters! {
     reloads,
     /// Times that the trust file had faults or could not be read.
     trust_alarms,
+    /// Tasks of the endpoint itself that died.
+    task_failures,
 }
 
 /// A number that only grows.
@@ -82,6 +84,41 @@ pub(crate) struct Counter(AtomicU64);
 impl Counter {
     pub(crate) fn add(&self, n: u64) {
         self.0.fetch_add(n, Ordering::Relaxed);
+    }
+}
+
+/// A task that the endpoint cannot do without.
+#[derive(Clone, Copy, Debug, Eq, PartialEq, Serialize)]
+#[serde(rename_all = "kebab-case")]
+#[non_exhaustive]
+pub enum Part {
+    /// A loop that accepts QUIC connections.
+    AcceptQuic,
+    /// A loop that accepts TCP connections.
+    AcceptTcp,
+    /// What looks after arrivals that wait.
+    Admission,
+    /// What certificates need beside their sources: the store, the watch of orders.
+    CertificateHelper,
+    /// The driver of certificates.
+    Certificates,
+    /// The pacing of closes.
+    Pacing,
+    /// The watch of the trust file.
+    TrustWatch,
+}
+
+impl std::fmt::Display for Part {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(match self {
+            Self::AcceptQuic => "the loop that accepts QUIC connections",
+            Self::AcceptTcp => "the loop that accepts TCP connections",
+            Self::Admission => "the queue of arrivals",
+            Self::CertificateHelper => "a helper of the certificates",
+            Self::Certificates => "the driver of certificates",
+            Self::Pacing => "the pacing of closes",
+            Self::TrustWatch => "the watch of the trust file",
+        })
     }
 }
 
@@ -145,6 +182,13 @@ pub enum Event {
         /// Number of the connection.
         id: u64,
         /// How it ended.
+        reason: String,
+    },
+    /// A task of the endpoint itself died.
+    PartFailed {
+        /// Which.
+        part: Part,
+        /// How.
         reason: String,
     },
     /// A line of the trust file admits nobody because it is faulty.

@@ -9,8 +9,14 @@
 //! so does `examples/web.rs`, a site for browsers and peers. `examples/acme.rs` is one whose certificates look
 //! after themselves.
 
+#![cfg_attr(
+    test,
+    allow(clippy::disallowed_methods, reason = "tests make and read files as they like")
+)]
+
 // ground: no network, no decisions
 pub mod alpn;
+mod apart;
 pub mod clock;
 pub mod close;
 pub mod config;

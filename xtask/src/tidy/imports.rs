@@ -13,8 +13,8 @@ use super::{
 /// first row, its neighbours.
 const ROWS: &[&[&str]] = &[
     &[
-        "alpn", "clock", "close", "config", "error", "event", "facts", "hostname", "identity",
-        "phase", "target",
+        "alpn", "apart", "clock", "close", "config", "error", "event", "facts", "hostname",
+        "identity", "phase", "target",
     ],
     &["transport", "trust", "store"],
     &["admission", "certs"],

@@ -2,6 +2,8 @@
 //!
 //! rustls-acme where it can, instant-acme where the issuer or the name needs what only that has.
 
+#![allow(clippy::disallowed_methods, reason = "called by bind, before the endpoint listens")]
+
 use std::{fs, io, net::IpAddr, path::PathBuf, sync::Arc};
 
 use data_encoding::{BASE64URL_NOPAD, Encoding};

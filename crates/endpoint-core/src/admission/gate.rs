@@ -106,7 +106,7 @@ impl Gate {
     }
 
     /// Looks after those who wait, as long as the endpoint lives.
-    pub(crate) fn keep(&self) -> impl Future<Output = ()> + Send + 'static {
+    pub(crate) fn keep(&self) -> impl Future<Output = ()> + Send + use<> {
         let gate = Arc::downgrade(&self.0);
         async move {
             let mut slow = Instant::now();

@@ -3,6 +3,8 @@
 //! Reads a chain and its key from PEM files and checks everything that would otherwise show up as a
 //! failed handshake: the key belongs to the leaf, the dates hold, the names are covered.
 
+#![allow(clippy::disallowed_methods, reason = "called by bind and apart")]
+
 use std::{
     fs::File,
     io::{self, Read},

@@ -22,6 +22,7 @@ use super::{
     source::{Looked, Looking, Source, Standing},
     vault::Condition,
 };
+use crate::apart::apart;
 
 /// When a certificate that could not be made or kept is tried again.
 const RETRY: Duration = Duration::from_secs(60);
@@ -30,10 +31,11 @@ const AGAIN: Duration = Duration::from_secs(3600);
 const SECOND: Duration = Duration::from_secs(1);
 
 /// Identity, time, size and mode of a file: what a replacement changes.
-pub(crate) type Stamp = (u64, i64, i64, u64, u32);
+type Stamp = (u64, i64, i64, u64, u32);
 
 /// The stamp of the file at `path`, if there is one.
-pub(crate) fn stamp(path: &Path) -> Option<Stamp> {
+#[allow(clippy::disallowed_methods, reason = "called by bind, apart, and on the driver's thread")]
+fn stamp(path: &Path) -> Option<Stamp> {
     let meta = std::fs::metadata(path).ok()?;
     Some((meta.ino(), meta.mtime(), meta.mtime_nsec(), meta.len(), meta.mode()))
 }
@@ -75,16 +77,16 @@ impl FilesSource {
     }
 
     async fn load(&self, now: Timestamp) -> Looked {
-        // Taken first: a change while the files are read is seen at the next look.
-        let stamps = self.stamps();
         let (cert, key, names) = (self.cert.clone(), self.key.clone(), self.names.clone());
         let provider = Arc::clone(&self.provider);
-        let read = move || files::load(&cert, &key, &names, &provider);
-        let loaded = match tokio::task::spawn_blocking(read).await {
-            Ok(loaded) => loaded,
-            Err(error) => {
-                Err(CertFileError::Pem { path: self.cert.clone(), why: error.to_string() })
-            }
+        let read = move || {
+            // Taken first: a change while the files are read is seen at the next look.
+            let stamps = [stamp(&cert), stamp(&key)];
+            Ok::<_, String>((stamps, files::load(&cert, &key, &names, &provider)))
+        };
+        let (stamps, loaded) = match apart(read).await {
+            Ok(read) => read,
+            Err(why) => ([None; 2], Err(CertFileError::Pem { path: self.cert.clone(), why })),
         };
         let mut seen = self.seen.lock().unwrap_or_else(PoisonError::into_inner);
         seen.stamps = stamps;
@@ -227,15 +229,5 @@ fn looked(
     match loaded {
         Ok(loaded) => Looked { again: again(&loaded), fresh: Some(loaded), fault: None },
         Err(fault) => Looked { fresh: None, again: None, fault: Some(fault) },
-    }
-}
-
-/// Reads or makes on a thread that may block.
-async fn apart<T: Send + 'static, E: std::fmt::Display + Send + 'static>(
-    work: impl FnOnce() -> Result<T, E> + Send + 'static,
-) -> Result<T, String> {
-    match tokio::task::spawn_blocking(work).await {
-        Ok(done) => done.map_err(|error| error.to_string()),
-        Err(error) => Err(error.to_string()),
     }
 }

@@ -5,6 +5,8 @@
 //!
 //! Always true: what is written has mode 0600 from its first byte and appears whole or not at all.
 
+#![allow(clippy::disallowed_methods, reason = "called by bind and apart")]
+
 use std::{
     fs::{self, File},
     io::{self, Read},

@@ -7,6 +7,8 @@
 //! Always true: the file is 0600 from its first byte, and whole: it replaces its predecessor by
 //! rename.
 
+#![allow(clippy::disallowed_methods, reason = "called by bind and apart")]
+
 use std::{
     fs::{self, File, OpenOptions},
     io::{self, Write},

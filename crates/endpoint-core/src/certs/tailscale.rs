@@ -8,6 +8,7 @@
 
 use std::{
     os::unix::fs::{FileTypeExt, MetadataExt},
+    path::Path,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
 };
 
@@ -24,7 +25,7 @@ use super::{
     source::{Looked, Looking, Source, Standing},
     validity::Validity,
 };
-use crate::config::Tailscale;
+use crate::{apart::apart, config::Tailscale};
 
 /// The certificate of one name, from tailscaled.
 #[derive(Debug)]
@@ -128,7 +129,8 @@ impl TailscaleSource {
     }
 
     async fn obtain(&self, served: Option<Validity>, now: Timestamp) -> Result<Loaded, Fault> {
-        self.check_socket()?;
+        let socket = self.config.socket.clone();
+        apart(move || check_socket(&socket)).await?;
         self.check_domain(now).await?;
         let least = go_duration(served.map_or(FIRST_LEAST, third));
         let target = format!("/localapi/v0/cert/{}?type=pair&min_validity={least}", self.name);
@@ -137,26 +139,6 @@ impl TailscaleSource {
             return Err(self.refused(&answer, now));
         }
         Ok(read(answer.body(), &self.name, now, &self.provider)?)
-    }
-
-    /// Whoever owns the socket hands us keys: it must be the system or ourselves.
-    fn check_socket(&self) -> Result<(), String> {
-        let socket = self.config.socket.display();
-        let found = self.config.socket.symlink_metadata().map_err(|why| {
-            format!("tailscaled's socket {socket} is not there: {why}; is tailscaled running?")
-        })?;
-        if !found.file_type().is_socket() {
-            return Err(format!("{socket} is no socket; name the one of tailscaled"));
-        }
-        let user = geteuid().as_raw();
-        if found.uid() != 0 && found.uid() != user {
-            return Err(format!(
-                "{socket} belongs to user {}, who could hand out keys of his own; expected root or user \
-                 {user}",
-                found.uid()
-            ));
-        }
-        Ok(())
     }
 
     /// Whether tailscaled has certificates for our name at all.
@@ -242,6 +224,27 @@ impl Source for TailscaleSource {
     fn standing(&self) -> Standing {
         self.state().standing.clone()
     }
+}
+
+/// Whoever owns the socket hands us keys: it must be the system or ourselves.
+#[allow(clippy::disallowed_methods, reason = "called apart")]
+fn check_socket(path: &Path) -> Result<(), String> {
+    let socket = path.display();
+    let found = path.symlink_metadata().map_err(|why| {
+        format!("tailscaled's socket {socket} is not there: {why}; is tailscaled running?")
+    })?;
+    if !found.file_type().is_socket() {
+        return Err(format!("{socket} is no socket; name the one of tailscaled"));
+    }
+    let user = geteuid().as_raw();
+    if found.uid() != 0 && found.uid() != user {
+        return Err(format!(
+            "{socket} belongs to user {}, who could hand out keys of his own; expected root or user \
+             {user}",
+            found.uid()
+        ));
+    }
+    Ok(())
 }
 
 /// Reads a key and its chain, in this order, and holds them against all that is known.

@@ -21,6 +21,7 @@ use super::{
     port::{Listen, Port},
     reload, serve,
     sources::Sources,
+    supervise::Deaths,
     tcp,
 };
 use crate::{
@@ -29,14 +30,14 @@ use crate::{
     clock::Clock,
     config::{Access, Acme, Limits, StoreConfig, TlsIdentity},
     dispatch::{RegisterError, Registry},
-    event::Observer,
+    event::{Observer, Part},
     facts::Reach,
     handler::{Discover, Handler},
     identity::Identity,
     store::StoreError,
     tls::{TcpMinimum, TlsServer},
     transport::{self, ListenKeys, Network, Qlog, RetirementRate},
-    trust::{AuthorizedPeers, Live},
+    trust::{AuthorizedPeers, Live, Looker},
 };
 
 /// Builds an [`Endpoint`]. Without [`Builder::listen`] it only dials.
@@ -268,7 +269,7 @@ impl Builder {
         for listen in self.listen {
             ports.push(Port::open(listen, &self.limits, self.network.as_deref())?);
         }
-        let (live, pacing) =
+        let (live, closes) =
             Live::new(self.peers.policy(), self.clock, self.limits.connections_per_peer);
         let retired_ids = RetirementRate::per_minute(self.limits.retired_ids);
         let mut sockets = Vec::new();
@@ -297,6 +298,7 @@ impl Builder {
             local_addrs.push(port.address);
         }
         let observer = Observer::new();
+        let (looker, looks) = Looker::start(&self.peers).map_err(BindError::Threads)?.unzip();
         let shared = Arc::new(Shared {
             gate: Gate::new(&self.limits, Arc::clone(&observer.counters)),
             tls,
@@ -305,7 +307,9 @@ impl Builder {
             changing_routes: Mutex::new(()),
             live,
             peers: self.peers,
-            reloading: tokio::sync::Mutex::new(()),
+            looker,
+            failed: tokio::sync::watch::Sender::new(None),
+            deaths: Deaths::default(),
             observer,
             sockets,
             local_addrs,
@@ -319,15 +323,24 @@ impl Builder {
         });
         shared.refresh_discover();
         shared.tell_fallbacks();
-        tokio::spawn(pacing);
-        tokio::spawn(shared.gate.keep());
+        shared.supervise_again(Part::Pacing, move || {
+            let closes = Arc::clone(&closes);
+            async move { closes.send().await }
+        });
+        let gate = shared.gate.clone();
+        shared.supervise_again(Part::Admission, move || gate.keep());
         background.start(&shared, &clock);
-        tokio::spawn(reload::watch(Arc::clone(&shared)));
+        shared.supervise(Part::TrustWatch, reload::watch(Arc::clone(&shared), looks));
+        let driver = Arc::clone(&shared);
+        shared.supervise_again(Part::Certificates, move || {
+            reload::drive_certificates(Arc::clone(&driver))
+        });
         for (socket, local, config) in quic {
-            tokio::spawn(serve::accept_quic(Arc::clone(&shared), socket, local, config));
+            let accept = serve::accept_quic(Arc::clone(&shared), socket, local, config);
+            shared.supervise(Part::AcceptQuic, accept);
         }
         for listener in listeners {
-            tokio::spawn(tcp::accept(Arc::clone(&shared), listener));
+            shared.supervise(Part::AcceptTcp, tcp::accept(Arc::clone(&shared), listener));
         }
         let dialler = Dialler::new(self.identity, self.limits, self.known, qlog, self.network);
         Ok(Endpoint(Arc::new(Inner { shared, dialler })))
@@ -389,6 +402,9 @@ pub enum BindError {
     /// What keeps certificates cannot be opened.
     #[error(transparent)]
     Store(StoreError),
+    /// The system gives no thread that looks at the trust file.
+    #[error("no thread could be started: {0}")]
+    Threads(io::Error),
     /// TLS cannot be set up.
     #[error("{0}")]
     Tls(String),

@@ -10,7 +10,10 @@
 use std::{
     net::IpAddr,
     path::PathBuf,
-    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    sync::{
+        Arc, Mutex, MutexGuard, PoisonError,
+        atomic::{AtomicBool, Ordering},
+    },
     time::Duration,
 };
 
@@ -19,10 +22,10 @@ use rustls::sign::CertifiedKey;
 use tracing::{info, warn};
 
 pub use super::certificate_info::{CertificateInfo, RenewError};
-use super::{BindError, Shared, sources::Sources};
+use super::{BindError, Shared, fallback::fallback, sources::Sources, stirred::Stirred};
 use crate::{
     certs::{
-        self, CertTable, Names, Served,
+        CertTable, Names, Served,
         challenges::Challenges,
         files::Loaded,
         normalized_name,
@@ -33,7 +36,6 @@ use crate::{
     },
     event::Event,
     facts::Reach,
-    tls,
 };
 
 /// When a source that did not say so is looked at again.
@@ -49,6 +51,7 @@ pub(super) struct Certificates {
     groups: Vec<Arc<Group>>,
     stored: Option<Arc<Stored>>,
     pub(super) stapler: Stapler,
+    stirred: Stirred,
 }
 
 /// Names that share a certificate, and where it comes from.
@@ -68,6 +71,8 @@ pub(super) struct Group {
     /// Also answers clients that ask for no name or another.
     is_default: bool,
     state: Mutex<State>,
+    /// Whether the driver's thread has seen a change, so that a look is due before its time.
+    pub(super) changed: AtomicBool,
     /// Held while the source looks.
     pub(super) looking: Arc<tokio::sync::Mutex<()>>,
 }
@@ -77,7 +82,7 @@ pub(super) struct State {
     /// When the source is looked at next.
     due: Option<Timestamp>,
     pub(super) served: Option<Loaded>,
-    fallback: bool,
+    pub(super) fallback: bool,
     pub(super) fault: Option<String>,
     /// When its OCSP responder is asked.
     pub(super) staple_due: Option<Timestamp>,
@@ -127,8 +132,13 @@ impl Certificates {
             if is_default {
                 table.set_default(served.clone());
             }
-            let group =
-                Group { member, is_default, state: Mutex::new(state), looking: Arc::default() };
+            let group = Group {
+                member,
+                is_default,
+                state: Mutex::new(state),
+                changed: false.into(),
+                looking: Arc::default(),
+            };
             table
                 .insert(group.server_names(), served)
                 .map_err(|error| wrong(&group.member.names, error.to_string()))?;
@@ -139,6 +149,7 @@ impl Certificates {
             table.serve_stored(Arc::clone(stored));
         }
         Ok(Self {
+            stirred: Stirred::start(&groups),
             table,
             challenges: sources.challenges,
             groups,
@@ -200,13 +211,21 @@ impl Shared {
 
     /// Looks at the sources that ask nobody, and waits for them; the others are looked at in the background.
     pub(super) async fn refresh_certificates(self: &Arc<Self>) {
-        for group in &self.certificates.groups {
-            if group.is_local() && group.is_due(self.live.now()) {
+        self.certificates.stirred.look_now().await;
+        let due = self.certificates.groups.iter();
+        let due = due.filter(|group| group.is_local() && group.is_due(self.live.now()));
+        // Each on a task of its own: whoever asked may give up, the look goes on.
+        let looks = due.map(|group| {
+            let (shared, group) = (Arc::clone(self), Arc::clone(group));
+            tokio::spawn(async move {
                 let _looking = group.looking.lock().await;
-                if group.is_due(self.live.now()) {
-                    self.look_at(group, false).await;
+                if group.is_due(shared.live.now()) {
+                    shared.look_at(&group, false).await;
                 }
-            }
+            })
+        });
+        for look in looks.collect::<Vec<_>>() {
+            let _ended = look.await;
         }
         self.look_at_certificates();
     }
@@ -269,6 +288,7 @@ impl Shared {
     pub(super) async fn look_at(&self, group: &Group, forced: bool) {
         let Some(source) = &group.member.source else { return };
         let now = self.live.now();
+        group.changed.store(false, Ordering::Release);
         // Whatever comes of it, the next one is not at once.
         group.state().due = now.checked_add(BROKEN_OFF).ok();
         let looked = source.look(now, forced).await;
@@ -319,32 +339,6 @@ impl Shared {
             });
         }
     }
-
-    /// Tells of the names that begin with a certificate of our own making.
-    pub(super) fn tell_fallbacks(&self) {
-        for group in &self.certificates.groups {
-            let Some(source) = group.member.source.as_ref() else { continue };
-            let names = group.member.names.clone();
-            let (fallback, fault) = {
-                let state = group.state();
-                (state.fallback, state.fault.clone())
-            };
-            if let Some(reason) = fault.filter(|_| source.is_local()) {
-                warn!(names = names.join(","), reason, "certificate cannot be served as it is");
-                let (names, source) = (names.clone(), source.name());
-                self.observer.tell(|| Event::CertificateFailed { names, source, reason });
-            }
-            if !fallback {
-                continue;
-            }
-            warn!(
-                names = names.join(","),
-                source = source.name(),
-                "self-signed certificate served until the right one is at hand"
-            );
-            self.observer.tell(|| Event::CertificateFallback { names, source: source.name() });
-        }
-    }
 }
 
 impl Certificates {
@@ -388,11 +382,13 @@ impl Group {
         self.member.source.as_ref().is_some_and(|source| source.is_local())
     }
 
-    /// Whether a look may change something. Cheap enough for once a second.
+    /// Whether a look may change something. Asks no disk.
     fn is_due(&self, now: Timestamp) -> bool {
-        let Some(source) = &self.member.source else { return false };
+        if self.member.source.is_none() {
+            return false;
+        }
         let due = self.state().due;
-        due.is_some_and(|at| now >= at) || source.changed()
+        due.is_some_and(|at| now >= at) || self.changed.load(Ordering::Acquire)
     }
 
     fn info(&self) -> Option<CertificateInfo> {
@@ -428,24 +424,6 @@ fn comparable(name: &str) -> Option<String> {
     match name.trim_matches(['[', ']']).parse::<IpAddr>() {
         Ok(address) => Some(address.to_string()),
         Err(_) => normalized_name(name).ok(),
-    }
-}
-
-/// A certificate of our own making, for the time without a better one.
-async fn fallback(
-    names: &[String],
-    folder: Option<PathBuf>,
-    now: Timestamp,
-) -> Result<Loaded, String> {
-    let names = names.to_vec();
-    let make = move || {
-        let obtain = |folder| certs::self_signed::obtain(&names, folder, &tls::provider(), now);
-        // One that cannot be kept, on a full disk, is better than none.
-        obtain(folder.as_deref()).or_else(|_| obtain(None))
-    };
-    match tokio::task::spawn_blocking(make).await {
-        Ok(made) => made.map_err(|error| error.to_string()),
-        Err(error) => Err(error.to_string()),
     }
 }
 

@@ -7,6 +7,7 @@ use rustls::sign::CertifiedKey;
 use tokio::runtime::Handle;
 
 use super::*;
+use crate::tls;
 use crate::{
     Clock, Condition, Endpoint, Identity, TlsIdentity,
     certs::{source::Looking, source::Standing, validity::Validity},

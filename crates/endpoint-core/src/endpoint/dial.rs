@@ -22,6 +22,7 @@ use super::{
 pub use crate::tls::{GivenRoots, Roots};
 use crate::{
     alpn::Alpn,
+    apart::apart,
     close::CloseCode,
     config::Limits,
     error::LinkError,
@@ -151,7 +152,7 @@ impl Dialler {
         alpn: &Alpn,
         options: &DialOptions,
     ) -> Result<Connection, ConnectError> {
-        let (host, expect) = self.expectation(target, options)?;
+        let (host, expect) = self.expectation(target, options).await?;
         let carrier = if options.tcp { Carrier::Tcp } else { Carrier::Quic };
         let what = format!("{host} {carrier}");
         if let Some((kind, wait)) = self.failures.recent(&what, Instant::now()) {
@@ -192,7 +193,7 @@ impl Dialler {
     }
 
     /// Where to dial and what to find there.
-    fn expectation(
+    async fn expectation(
         &self,
         target: &Target,
         options: &DialOptions,
@@ -208,22 +209,21 @@ impl Dialler {
             Target::NamePinned { host, fingerprint } => {
                 Ok((host.clone(), name(host, Some(*fingerprint))))
             }
-            Target::Unpinned { host } => match self.known(&host.to_string())? {
+            Target::Unpinned { host } => match self.known(&host.to_string()).await? {
                 Some((fingerprint, _)) => Ok((host.clone(), Expect::Pin(fingerprint))),
                 None => Err(ConnectError::PeerUnknown { host: host.to_string() }),
             },
-            Target::Known { name } => match self.known(name)? {
+            Target::Known { name } => match self.known(name).await? {
                 Some((fingerprint, host)) => Ok((host, Expect::Pin(fingerprint))),
                 None => Err(ConnectError::PeerUnknown { host: name.clone() }),
             },
         }
     }
 
-    fn known(&self, name: &str) -> Result<Option<(Fingerprint, HostPort)>, ConnectError> {
-        let Some(path) = &self.known else { return Ok(None) };
-        let known = KnownPeers::load(path)
-            .map_err(|error| ConnectError::KnownPeers { reason: error.to_string() })?;
-        Ok(known.find(name))
+    async fn known(&self, name: &str) -> Result<Option<(Fingerprint, HostPort)>, ConnectError> {
+        let Some(path) = self.known.clone() else { return Ok(None) };
+        let known = apart(move || KnownPeers::load(&path)).await;
+        Ok(known.map_err(|reason| ConnectError::KnownPeers { reason })?.find(name))
     }
 
     async fn dial(

@@ -12,6 +12,7 @@ mod certificate_info;
 mod certificates;
 mod dial;
 mod failures;
+mod fallback;
 mod held;
 #[cfg(feature = "http3")]
 mod http;
@@ -24,6 +25,8 @@ mod serve;
 mod shutdown;
 mod sources;
 mod staple;
+mod stirred;
+mod supervise;
 
 #[cfg(feature = "tcp")]
 mod tcp;
@@ -38,7 +41,7 @@ use std::{
 };
 
 use arc_swap::ArcSwap;
-use tokio::sync::broadcast;
+use tokio::sync::{broadcast, watch};
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 // For the fuzz targets, which stand outside of this crate: no part of the interface.
@@ -55,6 +58,7 @@ pub use self::{
     probe::{ProbeReport, ProbedIdentity},
     refusal::ConnectError,
     shutdown::DrainReport,
+    supervise::Failure,
 };
 #[doc(hidden)]
 pub use crate::transport::Network;
@@ -67,7 +71,7 @@ use crate::{
     handler::{Discover, DiscoverAnswer, Handler},
     identity::{Fingerprint, Identity},
     tls::TlsServer,
-    trust::{AuthorizedPeers, ConnectionInfo, Live},
+    trust::{AuthorizedPeers, ConnectionInfo, Live, Looker},
 };
 
 /// A bound endpoint. Cheap to clone; the clones are one endpoint. When the last clone is dropped without
@@ -92,8 +96,11 @@ struct Shared {
     changing_routes: Mutex<()>,
     live: Arc<Live>,
     peers: AuthorizedPeers,
-    /// Serialises reloads, so that an older look at the file never overwrites a newer one.
-    reloading: tokio::sync::Mutex<()>,
+    /// Looks at the trust file, if there is one.
+    looker: Option<Arc<Looker>>,
+    /// Why the endpoint ended by itself.
+    failed: watch::Sender<Option<Failure>>,
+    deaths: supervise::Deaths,
     observer: Observer,
     sockets: Vec<quinn::Endpoint>,
     local_addrs: Vec<SocketAddr>,

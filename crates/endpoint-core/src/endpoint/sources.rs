@@ -18,6 +18,7 @@ use crate::{
     },
     clock::Clock,
     config::{Acme, BundleLocation, StoreConfig, TlsIdentity},
+    event::Part,
     facts::Reach,
     store::{self, Store},
     tls,
@@ -140,13 +141,13 @@ impl Background {
         if let Some((stored, wanted, shelf)) = self.shelf {
             let fill = stored.fill(wanted, shelf, clock.clone());
             let ended = ended();
-            tokio::spawn(async move {
+            shared.supervise(Part::CertificateHelper, async move {
                 tokio::select! { () = ended => {} () = fill => {} }
             });
         }
         for watch in self.orders.watches() {
             let ended = ended();
-            tokio::spawn(async move {
+            shared.supervise(Part::CertificateHelper, async move {
                 tokio::select! { () = ended => {} () = watch => {} }
             });
         }

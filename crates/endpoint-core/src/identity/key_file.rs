@@ -6,6 +6,8 @@
 //! Always true: a file that is written has mode 0600 from its first moment, appears whole or not at
 //! all, and replaces nothing unless asked to.
 
+#![allow(clippy::disallowed_methods, reason = "called by commands and before an endpoint is bound")]
+
 use std::{
     fs::{self, DirBuilder, File},
     io::{self, Read, Write},

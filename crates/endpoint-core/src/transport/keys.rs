@@ -7,6 +7,8 @@
 //! Always true: two listeners never share a reset key, which would let one be used to reset the other's
 //! connections (RFC 9000 §21.11); without a state folder, and for dialling, the keys are random.
 
+#![allow(clippy::disallowed_methods, reason = "called by bind, before the endpoint listens")]
+
 use std::{
     fmt,
     fs::{self, File, OpenOptions},

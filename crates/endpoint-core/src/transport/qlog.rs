@@ -6,6 +6,8 @@
 //! Always true: at most [`FILES`] files of [`FILE_BYTES`] each and [`ALL_BYTES`] together, and
 //! [`PENDING_BYTES`] waiting to be written. A trace that would have a hole ends instead.
 
+#![allow(clippy::disallowed_methods, reason = "called by bind, and then on the thread that writes")]
+
 use std::{
     collections::HashMap,
     fs::{self, DirBuilder, File},

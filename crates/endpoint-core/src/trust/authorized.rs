@@ -33,7 +33,12 @@ pub(in crate::trust) mod line;
 mod mend;
 mod options;
 
-use std::{collections::HashMap, fmt, net::IpAddr, sync::Arc};
+use std::{
+    collections::{BTreeSet, HashMap},
+    fmt,
+    net::IpAddr,
+    sync::Arc,
+};
 
 use ipnet::IpNet;
 use jiff::Timestamp;
@@ -179,6 +184,17 @@ impl Grants {
     #[must_use]
     pub fn is_empty(&self) -> bool {
         self.in_order.is_empty()
+    }
+
+    /// The same set without some keys.
+    pub(in crate::trust) fn without(&self, keys: &BTreeSet<Fingerprint>) -> Self {
+        let mut left = Self::default();
+        let kept = self.in_order.iter().filter(|grant| !keys.contains(&grant.fingerprint));
+        for grant in kept {
+            left.by_key.insert(grant.fingerprint, Arc::clone(grant));
+            left.in_order.push(Arc::clone(grant));
+        }
+        left
     }
 
     fn insert(&mut self, grant: Grant) {

@@ -77,12 +77,12 @@ pub(crate) struct Entry {
 }
 
 impl Live {
-    /// Also gives the task that sends closes at a pace; it ends when `Live` is dropped.
+    /// Also gives the closes to send at a pace, on a task that ends when `Live` is dropped.
     pub(crate) fn new(
         policy: Policy,
         clock: Clock,
         connections_per_peer: usize,
-    ) -> (Arc<Self>, impl Future<Output = ()> + Send + 'static) {
+    ) -> (Arc<Self>, Arc<Closes>) {
         let (closes, queue) = mpsc::unbounded_channel();
         let live = Arc::new(Self {
             policy: ArcSwap::from_pointee(policy),
@@ -93,7 +93,7 @@ impl Live {
             next_id: AtomicU64::new(1),
             changed: watch::Sender::new(()),
         });
-        (live, pace(queue))
+        (live, Arc::new(Closes::new(queue)))
     }
 
     pub(crate) fn next_id(&self) -> u64 {
@@ -426,16 +426,33 @@ pub struct ConnectionInfo {
     pub bytes_received: u64,
 }
 
-/// Sends closes at a pace that the peers' sockets can take.
-async fn pace(mut queue: mpsc::UnboundedReceiver<(Link, CloseCode)>) {
-    let mut batch = Vec::with_capacity(CLOSES_PER_STEP);
-    let mut next = Instant::now();
-    while queue.recv_many(&mut batch, CLOSES_PER_STEP).await > 0 {
-        tokio::time::sleep_until(next).await;
-        for (link, code) in batch.drain(..) {
-            link.close(code);
+/// The closes that wait for their turn. Kept apart from the task that sends them, so that another one can
+/// take over.
+#[derive(Debug)]
+pub(crate) struct Closes(tokio::sync::Mutex<Waiting>);
+
+#[derive(Debug)]
+struct Waiting {
+    queue: mpsc::UnboundedReceiver<(Link, CloseCode)>,
+    batch: Vec<(Link, CloseCode)>,
+}
+
+impl Closes {
+    fn new(queue: mpsc::UnboundedReceiver<(Link, CloseCode)>) -> Self {
+        Self(tokio::sync::Mutex::new(Waiting { queue, batch: Vec::new() }))
+    }
+
+    /// Sends closes at a pace that the peers' sockets can take.
+    pub(crate) async fn send(&self) {
+        let Waiting { queue, batch } = &mut *self.0.lock().await;
+        let mut next = Instant::now();
+        while !batch.is_empty() || queue.recv_many(batch, CLOSES_PER_STEP).await > 0 {
+            tokio::time::sleep_until(next).await;
+            while let Some((link, code)) = batch.pop() {
+                link.close(code);
+            }
+            next = Instant::now() + STEP;
         }
-        next = Instant::now() + STEP;
     }
 }
 

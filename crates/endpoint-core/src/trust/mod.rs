@@ -9,10 +9,13 @@ pub mod authorized;
 pub mod file;
 pub mod known;
 mod live;
+mod look;
 mod peers;
 mod policy;
 mod removed;
 
+#[cfg(test)]
+pub(crate) use self::look::Disk;
 pub use self::{
     live::ConnectionInfo,
     peers::{AuthorizedPeers, AuthorizedPeersError, Reload},
@@ -21,5 +24,6 @@ pub use self::{
 };
 pub(crate) use self::{
     live::{Guard, Live, Watch},
+    look::{Look, Looker},
     peers::GRACE,
 };

@@ -1,14 +1,19 @@
-//! Whose list is it, and is it fresh?
+//! Whose list is it, and may it be believed now?
 //!
-//! Holds the set of authorised keys and reads it anew when its file changes. At start a fault stops the
-//! program. At a reload the good lines are the new set at once and a bad line admits nobody. A file that
-//! is missing, unreadable or not the operator's keeps its last set for two seconds, because editors
-//! replace files in two steps; then it admits nobody.
+//! Holds the set of authorised keys and takes what looks at its file find (`look`). At start a fault stops
+//! the program. Later the good lines are the new set at once and a bad line admits nobody. A file that is
+//! missing, unreadable, not the operator's, or on a disk that does not answer keeps its last set for two
+//! seconds, because editors replace files in two steps; then it admits nobody, until a look finds it well.
+//!
+//! Pure apart from [`AuthorizedPeers::watch`], which reads the file once: memory, and the time as an argument.
+//!
+//! Always true: an older look never overwrites a newer one; a key that was revoked here stays out until a
+//! look has seen the file without it.
 
 use std::{
-    convert::Infallible,
+    collections::BTreeSet,
     path::{Path, PathBuf},
-    sync::{Arc, Mutex, PoisonError},
+    sync::{Arc, Mutex, PoisonError, atomic::AtomicU64},
     time::Duration,
 };
 
@@ -18,9 +23,11 @@ use tokio::time::Instant;
 use super::{
     authorized::{self, Grants, LineFault},
     file::{self, TrustFileError},
+    look::{Disk, Found, RealDisk},
     policy::Policy,
     removed::Removed,
 };
+use crate::identity::Fingerprint;
 
 /// How long an unusable file keeps its last set.
 pub(crate) const GRACE: Duration = Duration::from_secs(2);
@@ -29,15 +36,36 @@ pub(crate) const GRACE: Duration = Duration::from_secs(2);
 #[derive(Clone, Debug)]
 pub struct AuthorizedPeers {
     path: Option<PathBuf>,
+    disk: Option<Arc<dyn Disk>>,
+    /// The number of the last look that began.
+    numbers: Arc<AtomicU64>,
     state: Arc<Mutex<State>>,
 }
 
-#[derive(Debug)]
+#[derive(Debug, Default)]
 struct State {
+    /// What the file said when it could last be read.
     grants: Arc<Grants>,
+    /// Who is let in now: nobody in doubt, and no key that was revoked.
+    effective: Arc<Grants>,
     removed: Arc<Removed>,
-    /// Since when the file has been unusable.
-    failing: Option<Instant>,
+    faults: Vec<LineFault>,
+    /// The look that `grants` and `faults` come from.
+    taken: u64,
+    doubt: Option<Doubt>,
+    /// Keys taken away here, which the file has been seen with.
+    revoked: BTreeSet<Fingerprint>,
+}
+
+/// Why the file is not believed, and since when.
+#[derive(Debug)]
+struct Doubt {
+    since: Instant,
+    reason: String,
+    /// The grace is over.
+    nobody: bool,
+    /// Nobody looks any more: no look will end this.
+    for_good: bool,
 }
 
 /// What a fresh look at the list gave.
@@ -52,6 +80,15 @@ pub struct Reload {
     pub unusable: Option<String>,
     /// Live connections that this look ended.
     pub closed: usize,
+}
+
+/// A change of the set, and what to write down about it.
+#[derive(Debug)]
+pub(crate) struct Taken {
+    /// `closed` is left at 0: who takes this judges the live connections.
+    pub(crate) reload: Reload,
+    /// The text of the file of removed keys, if it changed.
+    pub(crate) removed: Option<String>,
 }
 
 impl AuthorizedPeers {
@@ -97,12 +134,22 @@ impl AuthorizedPeers {
         let mut removed = removed.unwrap_or_default();
         // Added again by hand, perhaps while nothing ran.
         parsed.grants.iter().for_each(|grant| removed.forget(&grant.fingerprint()));
-        Ok(Self::holding(Some(path.to_owned()), parsed.grants, removed))
+        let disk = RealDisk { path: path.to_owned(), removed: removed_path(path) };
+        let peers = Self::holding(Some(path.to_owned()), parsed.grants, removed);
+        Ok(Self { disk: Some(Arc::new(disk)), ..peers })
+    }
+
+    /// The same list, looked at on another disk.
+    #[cfg(test)]
+    pub(crate) fn on(self, disk: Arc<dyn Disk>) -> Self {
+        Self { disk: Some(disk), ..self }
     }
 
     fn holding(path: Option<PathBuf>, grants: Grants, removed: Removed) -> Self {
-        let (grants, removed) = (Arc::new(grants), Arc::new(removed));
-        Self { path, state: Arc::new(Mutex::new(State { grants, removed, failing: None })) }
+        let grants = Arc::new(grants);
+        let effective = Arc::clone(&grants);
+        let state = State { grants, effective, removed: Arc::new(removed), ..State::default() };
+        Self { path, disk: None, numbers: Arc::default(), state: Arc::new(Mutex::new(state)) }
     }
 
     /// The file watched, if there is one.
@@ -115,7 +162,23 @@ impl AuthorizedPeers {
     #[must_use]
     pub fn policy(&self) -> Policy {
         let state = self.state();
-        Policy::with_removed(Arc::clone(&state.grants), Arc::clone(&state.removed))
+        Policy::with_removed(Arc::clone(&state.effective), Arc::clone(&state.removed))
+    }
+
+    /// What is wrong with the list, as far as is known: faulty lines with their place, why the file is not
+    /// believed, keys that were revoked and still stand in it. Asks no disk.
+    #[must_use]
+    pub fn problems(&self) -> Vec<String> {
+        let state = self.state();
+        let path = self.path.as_deref().unwrap_or(Path::new("authorized_peers"));
+        let doubt = state.doubt.iter().map(|doubt| doubt.reason.clone());
+        let faults = state.faults.iter().map(|fault| {
+            format!("{}:{}:{}: {}", path.display(), fault.line, fault.column, fault.message)
+        });
+        let revoked = state.revoked.iter().map(|key| {
+            format!("{key} was revoked and still stands in {}; remove its line", path.display())
+        });
+        doubt.chain(faults).chain(revoked).collect()
     }
 
     /// Replaces a list that is not a file's. Bound endpoints take it up when asked to reload.
@@ -128,79 +191,185 @@ impl AuthorizedPeers {
             let path = PathBuf::from("authorized_peers");
             return Err(AuthorizedPeersError::BadLines { path, faults: parsed.faults });
         }
-        self.take(parsed.grants, now);
+        let mut state = self.state();
+        let gone = state.gone(&parsed.grants);
+        state.set_grants(parsed.grants, &gone, now);
         Ok(())
     }
 
-    /// Looks at the file again. `closed` is left at 0: who calls this judges the live connections.
-    pub(crate) fn reload(&self, now: Timestamp, tick: Instant) -> Reload {
-        let Some(path) = &self.path else {
-            return self.outcome(Vec::new(), None);
-        };
-        match file::read_trust_file(path) {
-            Ok(Some(text)) => {
-                let parsed = authorized::parse(&text);
-                self.take(parsed.grants, now);
-                self.outcome(parsed.faults, None)
-            }
-            Ok(None) => self.unusable(format!("{} is missing", path.display()), now, tick),
-            Err(error) => self.unusable(error.to_string(), now, tick),
-        }
-    }
-
-    /// Notes that a look that began at `began` found the list unusable; after the grace it admits nobody.
-    pub(crate) fn unusable(&self, reason: String, now: Timestamp, began: Instant) -> Reload {
-        let since = *self.state().failing.get_or_insert(began);
-        let tick = Instant::now();
-        if tick.duration_since(since) >= GRACE {
-            self.set_grants(Grants::default(), now);
-        }
-        self.outcome(Vec::new(), Some(reason))
-    }
-
-    /// When an unusable file stops admitting anybody, if it is unusable now.
-    pub(crate) fn grace_ends(&self) -> Option<Instant> {
-        let state = self.state();
-        state.failing.filter(|_| !state.grants.is_empty()).map(|since| since + GRACE)
-    }
-
-    fn take(&self, grants: Grants, now: Timestamp) {
-        self.state().failing = None;
-        self.set_grants(grants, now);
-    }
-
-    /// Swaps the set and notes who fell out of it.
-    fn set_grants(&self, grants: Grants, now: Timestamp) {
+    /// Takes what a look found, unless a newer one was taken before. `tick` is the present, `now` its date.
+    pub(crate) fn take(
+        &self,
+        number: u64,
+        began: Instant,
+        found: Found,
+        now: Timestamp,
+        tick: Instant,
+    ) -> Option<Taken> {
         let mut state = self.state();
-        let mut removed = (*state.removed).clone();
-        let gone: Vec<_> = state
-            .grants
-            .iter()
-            .map(|g| g.fingerprint())
-            .filter(|k| grants.lookup(k).is_none())
-            .collect();
-        let back: Vec<_> = grants.iter().map(|g| g.fingerprint()).collect();
-        gone.iter().for_each(|key| removed.note(*key, now));
-        back.iter().for_each(|key| removed.forget(key));
-        state.grants = Arc::new(grants);
-        state.removed = Arc::new(removed);
-        let text = state.removed.to_text(now);
-        // Whoever asks for the policy must not wait for a disk.
-        drop(state);
-        if let (Some(path), false) = (&self.path, gone.is_empty()) {
-            let all = |_: &[u8]| Ok::<_, Infallible>((text.into_bytes(), ()));
-            if let Err(error) = file::edit(&removed_path(path), all) {
-                tracing::warn!(%error, "removed keys could not be written down");
+        if number <= state.taken || state.doubt.as_ref().is_some_and(|doubt| doubt.for_good) {
+            return None;
+        }
+        state.taken = number;
+        let mut changed = false;
+        match found {
+            Found::Unusable(reason) => state.is_in_doubt(reason, began, tick),
+            Found::Same => {
+                state.doubt = None;
+                state.settle();
             }
+            Found::Text { grants, faults, before, gone } => {
+                state.doubt = None;
+                state.faults = faults;
+                let gone = match Arc::ptr_eq(&before, &state.grants) {
+                    true => gone,
+                    false => state.gone(&grants),
+                };
+                changed = !gone.is_empty();
+                state.set_grants(grants, &gone, now);
+            }
+        }
+        let removed = changed.then(|| Arc::clone(&state.removed));
+        let reload = state.outcome();
+        // Whoever asks for the policy does not wait for a long text.
+        drop(state);
+        Some(Taken { reload, removed: removed.map(|removed| removed.to_text(now)) })
+    }
+
+    /// When a file in doubt, or one on a disk that has been `busy` since then, stops admitting anybody.
+    pub(crate) fn grace_ends(&self, busy: Option<Instant>) -> Option<Instant> {
+        let state = self.state();
+        let doubt = match &state.doubt {
+            Some(doubt) if doubt.nobody => return None,
+            Some(doubt) if !state.grants.is_empty() => Some(doubt.since),
+            _ => None,
+        };
+        doubt.into_iter().chain(busy).min().map(|since| since + GRACE)
+    }
+
+    /// Lets nobody in if the grace is over at `tick`. `None`: it is not, or nobody was let in before.
+    pub(crate) fn overdue(&self, busy: Option<Instant>, tick: Instant) -> Option<Reload> {
+        if self.grace_ends(busy).is_none_or(|end| tick < end) {
+            return None;
+        }
+        let mut state = self.state();
+        let since = state.doubt.as_ref().map(|doubt| doubt.since).into_iter().chain(busy).min()?;
+        let reason = match (&state.doubt, busy) {
+            (Some(doubt), _) => doubt.reason.clone(),
+            (None, _) => {
+                let path = self.path.as_deref().unwrap_or(Path::new("authorized_peers"));
+                format!("{} could not be read in time: the disk does not answer", path.display())
+            }
+        };
+        state.is_in_doubt(reason, since, tick);
+        Some(state.outcome())
+    }
+
+    /// Lets nobody in for good: nobody looks at the file any more.
+    pub(crate) fn blind(&self, reason: String, tick: Instant) -> Reload {
+        let mut state = self.state();
+        state.doubt = Some(Doubt { since: tick, reason, nobody: true, for_good: true });
+        state.settle();
+        state.outcome()
+    }
+
+    /// Lets a key in no more, whatever the file says, until a look has seen the file without it. Gives the
+    /// text of the file of removed keys; `None` if the key is not in the set.
+    pub(crate) fn revoke(&self, key: &Fingerprint, now: Timestamp) -> Option<String> {
+        let mut state = self.state();
+        state.grants.lookup(key)?;
+        state.revoked.insert(*key);
+        let mut removed = (*state.removed).clone();
+        removed.note(*key, now);
+        state.removed = Arc::new(removed);
+        state.settle();
+        let removed = Arc::clone(&state.removed);
+        drop(state);
+        Some(removed.to_text(now))
+    }
+
+    /// Lets a revoked key in again if the file says so: its line was added anew.
+    pub(crate) fn restore(&self, key: &Fingerprint) {
+        let mut state = self.state();
+        if state.revoked.remove(key) {
+            let mut removed = (*state.removed).clone();
+            removed.forget(key);
+            state.removed = Arc::new(removed);
+            state.settle();
         }
     }
 
-    fn outcome(&self, faults: Vec<LineFault>, unusable: Option<String>) -> Reload {
-        Reload { grants: self.state().grants.len(), faults, unusable, closed: 0 }
+    /// Whether a look has to say that all is well before the file is believed.
+    pub(super) fn in_doubt(&self) -> bool {
+        self.state().doubt.is_some()
+    }
+
+    /// What the file said last, also of keys that are not let in.
+    pub(super) fn grants(&self) -> Arc<Grants> {
+        Arc::clone(&self.state().grants)
+    }
+
+    pub(super) fn disk(&self) -> Option<Arc<dyn Disk>> {
+        self.disk.clone()
+    }
+
+    pub(super) fn numbers(&self) -> Arc<AtomicU64> {
+        Arc::clone(&self.numbers)
+    }
+
+    /// What a look gave that changed nothing.
+    pub(crate) fn outcome(&self) -> Reload {
+        self.state().outcome()
     }
 
     fn state(&self) -> std::sync::MutexGuard<'_, State> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl State {
+    /// Notes a fault of the file that began at `since`; past its grace it admits nobody.
+    fn is_in_doubt(&mut self, reason: String, since: Instant, tick: Instant) {
+        let since = self.doubt.as_ref().map_or(since, |doubt| doubt.since.min(since));
+        let nobody = tick.duration_since(since) >= GRACE
+            || self.doubt.as_ref().is_some_and(|doubt| doubt.nobody);
+        self.doubt = Some(Doubt { since, reason, nobody, for_good: false });
+        self.settle();
+    }
+
+    /// The keys that a new set lacks.
+    fn gone(&self, grants: &Grants) -> Vec<Fingerprint> {
+        let keys = self.grants.iter().map(|grant| grant.fingerprint());
+        keys.filter(|key| grants.lookup(key).is_none()).collect()
+    }
+
+    /// Swaps the set and notes who fell out of it.
+    fn set_grants(&mut self, grants: Grants, gone: &[Fingerprint], now: Timestamp) {
+        let mut removed = (*self.removed).clone();
+        gone.iter().for_each(|key| removed.note(*key, now));
+        self.revoked.retain(|key| grants.lookup(key).is_some());
+        removed.forget_all(|key| grants.lookup(key).is_some() && !self.revoked.contains(key));
+        self.removed = Arc::new(removed);
+        self.grants = Arc::new(grants);
+        self.settle();
+    }
+
+    /// Works out who is let in.
+    fn settle(&mut self) {
+        self.effective = match &self.doubt {
+            Some(doubt) if doubt.nobody => Arc::default(),
+            _ if self.revoked.is_empty() => Arc::clone(&self.grants),
+            _ => Arc::new(self.grants.without(&self.revoked)),
+        };
+    }
+
+    fn outcome(&self) -> Reload {
+        Reload {
+            grants: self.effective.len(),
+            faults: self.faults.clone(),
+            unusable: self.doubt.as_ref().map(|doubt| doubt.reason.clone()),
+            closed: 0,
+        }
     }
 }
 
@@ -239,110 +408,4 @@ fn bad_lines(path: &Path, faults: &[LineFault]) -> String {
 }
 
 #[cfg(test)]
-mod tests {
-    use std::fs;
-
-    use super::*;
-    use crate::identity::Fingerprint;
-
-    fn key(n: u8) -> Fingerprint {
-        Fingerprint::from_bytes([n; 32])
-    }
-
-    fn noon() -> Timestamp {
-        "2026-06-01T12:00:00Z".parse().unwrap()
-    }
-
-    fn file(lines: &str) -> (tempfile::TempDir, PathBuf, AuthorizedPeers) {
-        let folder = tempfile::tempdir().unwrap();
-        let path = folder.path().join("authorized_peers");
-        fs::write(&path, lines).unwrap();
-        let peers = AuthorizedPeers::watch(&path).unwrap();
-        (folder, path, peers)
-    }
-
-    #[tokio::test(start_paused = true)]
-    async fn a_missing_file_keeps_its_set_for_two_seconds_then_admits_nobody() {
-        let (_folder, path, peers) = file(&format!("{}\n{}\n", key(1), key(2)));
-        let gone = Instant::now();
-        assert_eq!(peers.grace_ends(), None);
-        fs::remove_file(&path).unwrap();
-        let reload = peers.reload(noon(), Instant::now());
-        assert_eq!(reload.grants, 2);
-        assert!(reload.unusable.unwrap().ends_with("authorized_peers is missing"));
-        assert_eq!(peers.grace_ends(), Some(gone + GRACE));
-        tokio::time::advance(GRACE - Duration::from_millis(1)).await;
-        assert_eq!(peers.reload(noon(), Instant::now()).grants, 2, "looking does not prolong it");
-        tokio::time::advance(Duration::from_millis(1)).await;
-        assert_eq!(peers.reload(noon(), Instant::now()).grants, 0);
-        assert_eq!(peers.grace_ends(), None, "nothing is left to end");
-
-        fs::write(&path, format!("{}\n", key(1))).unwrap();
-        let back = peers.reload(noon(), Instant::now());
-        assert_eq!((back.grants, back.unusable), (1, None));
-    }
-
-    #[tokio::test(start_paused = true)]
-    async fn a_file_that_is_back_in_time_starts_a_new_grace_when_it_goes_again() {
-        let (_folder, path, peers) = file(&format!("{}\n", key(1)));
-        for _ in 0..3 {
-            let moved = path.with_extension("moved");
-            fs::rename(&path, &moved).unwrap();
-            assert_eq!(peers.reload(noon(), Instant::now()).grants, 1);
-            tokio::time::advance(Duration::from_millis(1500)).await;
-            fs::rename(&moved, &path).unwrap();
-            assert_eq!(peers.reload(noon(), Instant::now()).unusable, None);
-        }
-    }
-
-    #[test]
-    fn a_reload_takes_the_good_lines_and_names_the_bad_one() {
-        let (_folder, path, peers) = file(&format!("{}\n{}\n", key(1), key(2)));
-        fs::write(&path, format!("{}\nsha256:half\n{}\n", key(1), key(3))).unwrap();
-        let reload = peers.reload(noon(), Instant::now());
-        assert_eq!((reload.grants, reload.faults.len()), (2, 1));
-        assert_eq!(reload.faults.first().map(|fault| fault.line), Some(2));
-        let grants = Arc::clone(peers.policy().grants());
-        assert!(grants.lookup(&key(1)).is_some() && grants.lookup(&key(3)).is_some());
-        assert!(grants.lookup(&key(2)).is_none(), "a typo keeps no former entry alive");
-        let refused = AuthorizedPeers::watch(&path).unwrap_err().to_string();
-        assert!(refused.starts_with(&format!("{}:2:1: ", path.display())), "{refused}");
-    }
-
-    #[test]
-    fn a_list_that_is_no_file_changes_as_a_whole_or_not_at_all() {
-        let peers = AuthorizedPeers::from_text(&format!("{}\n", key(1))).unwrap();
-        assert!(peers.replace("not a key\n", noon()).is_err());
-        assert_eq!(peers.policy().grants().len(), 1);
-        peers.replace("", noon()).unwrap();
-        assert_eq!(peers.policy().grants().len(), 0);
-        assert!(AuthorizedPeers::from_text("not a key\n").is_err());
-        assert_eq!(AuthorizedPeers::nobody().policy().grants().len(), 0);
-    }
-
-    #[test]
-    fn a_list_of_removed_keys_that_cannot_be_believed_stops_the_start() {
-        use std::os::unix::fs::PermissionsExt;
-        let (_folder, path, peers) = file(&format!("{}\n", key(1)));
-        fs::write(&path, "").unwrap();
-        peers.reload(noon(), Instant::now());
-        let loose = fs::Permissions::from_mode(0o666);
-        fs::set_permissions(removed_path(&path), loose).unwrap();
-        let error = AuthorizedPeers::watch(&path).unwrap_err().to_string();
-        assert!(error.contains("authorized_peers.removed` has mode 0666"), "{error}");
-    }
-
-    #[test]
-    fn keys_that_fell_out_are_written_down_and_read_again() {
-        let (_folder, path, peers) = file(&format!("{}\n{}\n", key(1), key(2)));
-        fs::write(&path, "").unwrap();
-        peers.reload(noon(), Instant::now());
-        let text = fs::read_to_string(removed_path(&path)).unwrap();
-        assert_eq!(text.lines().count(), 2, "{text}");
-        fs::write(&path, format!("{}\n", key(2))).unwrap();
-        let later = AuthorizedPeers::watch(&path).unwrap();
-        let state = later.state();
-        assert!(state.removed.is_recent(&key(1), noon()));
-        assert!(!state.removed.is_recent(&key(2), noon()), "added again by hand");
-    }
-}
+mod tests;

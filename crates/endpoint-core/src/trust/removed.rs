@@ -40,6 +40,11 @@ impl Removed {
         self.0.remove(key);
     }
 
+    /// Forgets every key for which `back` holds.
+    pub(super) fn forget_all(&mut self, back: impl Fn(&Fingerprint) -> bool) {
+        self.0.retain(|key, _| !back(key));
+    }
+
     /// Reads `FINGERPRINT TIME` lines; lines that are neither are passed over, since each line only
     /// ever refuses somebody.
     #[must_use]

@@ -5,6 +5,11 @@
 //!
 //! Always true: what is given was read while its signature stood still.
 
+#![allow(
+    clippy::disallowed_methods,
+    reason = "the stamps are taken on the driver's thread or apart"
+)]
+
 use std::{
     os::unix::fs::MetadataExt,
     path::{Path, PathBuf},
@@ -16,6 +21,7 @@ use zeroize::Zeroizing;
 
 use super::{MAX_BYTES, MAX_SIGNATURE_BYTES, signature_path};
 use crate::{
+    apart::apart,
     certs::{
         ask::Web,
         private_file::{self, Secrecy},
@@ -150,16 +156,14 @@ impl Stamp {
 
 async fn read(path: &Path, secrecy: Secrecy, limit: usize) -> Result<Zeroizing<Vec<u8>>, NotTaken> {
     let owned = path.to_owned();
-    let read = tokio::task::spawn_blocking(move || private_file::read(&owned, secrecy, limit));
-    match read.await {
-        Ok(Ok(Some(bytes))) => Ok(bytes),
-        Ok(Ok(None)) => Err(NotTaken::Fault(format!(
+    match apart(move || private_file::read(&owned, secrecy, limit)).await {
+        Ok(Some(bytes)) => Ok(bytes),
+        Ok(None) => Err(NotTaken::Fault(format!(
             "{} does not exist; put the bundle there and its signature beside it, under the same name \
              and `.sig`",
             path.display()
         ))),
-        Ok(Err(why)) => Err(NotTaken::Fault(why)),
-        Err(_) => Err(NotTaken::Fault(format!("{} was not read: shutting down", path.display()))),
+        Err(why) => Err(NotTaken::Fault(why)),
     }
 }
 

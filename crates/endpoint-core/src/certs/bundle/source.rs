@@ -18,6 +18,7 @@ use super::{
     seen::Seen,
 };
 use crate::{
+    apart::apart,
     certs::{
         pace,
         source::{Looked, Looking, Source, Standing},
@@ -30,7 +31,7 @@ use crate::{
 /// Certificates from a signed bundle, for loopback addresses only: see [`Reach`](crate::facts::Reach).
 #[derive(Debug)]
 pub(crate) struct BundleSource {
-    place: Place,
+    place: Arc<Place>,
     checks: Arc<Checks>,
     state: Mutex<State>,
 }
@@ -83,11 +84,13 @@ impl BundleSource {
             standing: Standing { issuer: Some(signer.to_string()), ..Standing::default() },
             ..State::default()
         };
-        Self { place, checks: Arc::new(checks), state: Mutex::new(state) }
+        Self { place: Arc::new(place), checks: Arc::new(checks), state: Mutex::new(state) }
     }
 
     async fn search(&self, now: Timestamp) -> Looked {
-        self.state().stamps = self.place.stamps();
+        let place = Arc::clone(&self.place);
+        let stamps = apart(move || Ok::<_, String>(place.stamps())).await;
+        self.state().stamps = stamps.unwrap_or_default();
         let found = self.obtain(now).await;
         let mut state = self.state();
         let again = match &found {
@@ -129,12 +132,13 @@ impl BundleSource {
                 }
             };
             let checks = Arc::clone(&self.checks);
-            let staged = tokio::task::spawn_blocking(move || checks.stage(&taken, now)).await;
+            // What is refused is no error of the thread's.
+            let staged = apart(move || Ok::<_, String>(checks.stage(&taken, now))).await;
             match staged {
                 Ok(Ok(bundle)) => return Ok(bundle),
                 Ok(Err(Refused { why: text, fits: false })) => why = text,
                 Ok(Err(Refused { why, .. })) => return Err(why),
-                Err(_) => return Err("the bundle was not checked: shutting down".into()),
+                Err(why) => return Err(format!("the bundle was not checked: {why}")),
             }
         }
         Err(why)

@@ -29,7 +29,7 @@ fn noon() -> Timestamp {
 fn live(policy: Policy) -> (Arc<Live>, impl Future<Output = ()> + Send + 'static, Clock) {
     let clock = Clock::manual(noon());
     let (live, pacing) = Live::new(policy, clock.clone(), 2);
-    (live, pacing, clock)
+    (live, async move { pacing.send().await }, clock)
 }
 
 fn arrive(live: &Arc<Live>, n: u8) -> Guard {
