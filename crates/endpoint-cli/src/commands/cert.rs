@@ -252,7 +252,8 @@ async fn import(cert: &Path, key: &Path, context: &Context) -> Result<()> {
             .hint(format!("look at the chain: openssl x509 -in {} -noout -text", shell_word(cert))),
         error => vault_fault(&error),
     })?;
-    let served = control::ask_if_running(&context.state, Request::Reload).await?.is_some();
+    let served =
+        control::ask_if_running(&context.state, Request::Reload { added: None }).await?.is_some();
     let first = names.first().map(String::as_str).unwrap_or_default();
     let info = vault.info(first, now).await.map_err(|error| vault_fault(&error))?;
     let until = info.as_ref().map(|info| time_text(info.not_after)).unwrap_or_default();

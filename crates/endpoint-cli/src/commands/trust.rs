@@ -14,6 +14,7 @@ use endpoint_core::{
     clock::Clock,
     config::Access,
     facts::{Address, Carrier, KeyKind, LinkFacts, PeerKey, Profile},
+    identity::Fingerprint,
     trust::{
         AuthorizedPeersError, Policy,
         authorized::{self, EditError, Grant, LineFault, Parsed},
@@ -49,7 +50,7 @@ async fn add(args: TrustAdd, context: &Context) -> Result<()> {
     let path = state.authorized();
     let line = file::edit(&path, |text| authorized::add_line(text, &key, &args.options, comment))
         .map_err(|error| changing_fault(&error, state))?;
-    let reload = reload(context).await?;
+    let reload = reload(Some(key.fingerprint()), context).await?;
     let allows = described(&line);
     let text = format!("{line}\n  allows {allows}");
     context.output.result(
@@ -75,22 +76,30 @@ async fn remove(words: KeyWords, context: &Context) -> Result<()> {
     let state = &context.state;
     let key = key_text(&words.key)?.fingerprint();
     state.check()?;
-    // The server may see the change before it is asked, so what it closes is counted around both.
-    let before = live(&key, context).await?;
+    // First in memory: the running server needs no disk for it, and whatever the file is seen with while
+    // it is edited, the key is out.
+    let revoked = revoke(&key, context).await;
     let path = state.authorized();
     let removed = match file::read_trust_file(&path) {
         // Nothing to edit, and nothing to make.
-        Ok(None) => 0,
+        Ok(None) => Ok(0),
         _ => file::edit(&path, |text| {
             let (text, removed) = authorized::remove_key(text, &key);
             Ok::<_, EditError>((text, removed))
-        })
-        .map_err(|error| changing_fault(&error, state))?,
+        }),
     };
-    let closed = match reload(context).await? {
-        Some(_) => before.saturating_sub(live(&key, context).await?),
-        None => 0,
-    };
+    let removed = removed.map_err(|error| {
+        let fault = changing_fault(&error, state);
+        match revoked {
+            Some(_) => fault.hint(
+                "the running endpoint lets the key in no more, but it stands in the file: a restart would \
+                 let it in again",
+            ),
+            None => fault,
+        }
+    })?;
+    reload(None, context).await?;
+    let closed = revoked.unwrap_or(0);
     let lines = if removed == 1 { "line" } else { "lines" };
     let connections = if closed == 1 { "connection" } else { "connections" };
     let text = format!("removed {removed} {lines}, closed {closed} {connections} of {key}");
@@ -103,16 +112,22 @@ async fn remove(words: KeyWords, context: &Context) -> Result<()> {
     Ok(())
 }
 
-/// How many connections of `key` the running server has; 0 without one.
-async fn live(key: &endpoint_core::identity::Fingerprint, context: &Context) -> Result<u64> {
-    let items = control::ask_if_running(&context.state, Request::Live(*key)).await?;
-    let item = items.and_then(|items| items.into_iter().next());
-    Ok(item.and_then(|item| item.get("live")?.as_u64()).unwrap_or(0))
+/// Has a running server end the key's connections at once: how many; `None` without a server, or if it does
+/// not have the key. A server that cannot is told of the change by [`reload`] all the same.
+async fn revoke(key: &Fingerprint, context: &Context) -> Option<u64> {
+    match control::ask_if_running(&context.state, Request::Revoke(*key)).await {
+        Ok(items) => items?.first()?.get("closed")?.as_u64(),
+        Err(error) => {
+            let goes_on = "the file is changed all the same".to_owned();
+            context.output.warning(&error.message, &[goes_on]);
+            None
+        }
+    }
 }
 
 /// Asks a running server to take the file up and tells of faults in it; `None` without one.
-async fn reload(context: &Context) -> Result<Option<Value>> {
-    let items = control::ask_if_running(&context.state, Request::Reload).await?;
+async fn reload(added: Option<Fingerprint>, context: &Context) -> Result<Option<Value>> {
+    let items = control::ask_if_running(&context.state, Request::Reload { added }).await?;
     let Some(answer) = items.and_then(|items| items.into_iter().next()) else { return Ok(None) };
     for problem in answer.get("problems").and_then(Value::as_array).into_iter().flatten() {
         let lint = format!("see all: {}", context.state.command("trust lint"));

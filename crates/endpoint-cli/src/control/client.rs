@@ -140,7 +140,10 @@ mod tests {
         let server = tokio::spawn(serve(claim.socket(), Arc::new(Stub)).unwrap());
         assert_eq!(ask(&state, Request::Status).await.unwrap(), ["fine"]);
         assert_eq!(ask(&state, Request::Connections).await.unwrap().len(), 100);
-        assert_eq!(ask(&state, Request::Reload).await.unwrap_err().message, "not now");
+        assert_eq!(
+            ask(&state, Request::Reload { added: None }).await.unwrap_err().message,
+            "not now"
+        );
         server.abort();
     }
 
@@ -150,12 +153,12 @@ mod tests {
         let state = state(root.path());
         let error = ask(&state, Request::Status).await.unwrap_err();
         assert_eq!(error.code, "no-server");
-        assert_eq!(ask_if_running(&state, Request::Reload).await, Ok(None));
+        assert_eq!(ask_if_running(&state, Request::Reload { added: None }).await, Ok(None));
         // What a killed server leaves: its pid file and a socket that nobody accepts on.
         let dead = state.file("control.sock");
         drop(std::os::unix::net::UnixListener::bind(&dead).unwrap());
         std::fs::write(state.file("endpoint.pid"), format!("1\n{}\n", dead.display())).unwrap();
-        assert_eq!(ask_if_running(&state, Request::Reload).await, Ok(None));
+        assert_eq!(ask_if_running(&state, Request::Reload { added: None }).await, Ok(None));
         // And a new server replaces it.
         let claim = Claim::take(&state).unwrap();
         let server = tokio::spawn(serve(claim.socket(), Arc::new(Stub)).unwrap());

@@ -11,6 +11,9 @@ use std::{
     io::{ErrorKind, Read, Seek, SeekFrom, Write},
     os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt},
     path::{Path, PathBuf},
+    sync::mpsc,
+    thread,
+    time::Duration,
 };
 
 use crate::{
@@ -66,11 +69,24 @@ impl Claim {
 
 impl Drop for Claim {
     fn drop(&mut self) {
-        // Both are only tidiness: commands take a dead socket for no server.
-        let _removed = fs::remove_file(&self.socket);
-        let _emptied = self.file.set_len(0);
+        // Both are only tidiness: commands take a dead socket for no server. On a thread, because a disk that
+        // hangs must not keep the program from ending.
+        let socket = self.socket.clone();
+        let Ok(file) = self.file.try_clone() else { return };
+        let (done, ended) = mpsc::channel();
+        thread::spawn(move || {
+            let _removed = fs::remove_file(&socket);
+            let _emptied = file.set_len(0);
+            // The lock goes with its last handle.
+            drop(file);
+            let _waited_for = done.send(());
+        });
+        let _in_time = ended.recv_timeout(TIDYING);
     }
 }
+
+/// How long the end waits for the disk.
+const TIDYING: Duration = Duration::from_millis(500);
 
 /// The process id of the server that wrote its name into the state folder, dead or alive.
 #[must_use]

@@ -29,8 +29,15 @@ pub enum Request {
     Kick(Fingerprint),
     /// How many connections does this key have? One item: `{"live":n}`.
     Live(Fingerprint),
-    /// Read `authorized_peers` and the certificates again. One item: what came of it.
-    Reload,
+    /// Read `authorized_peers` and the certificates again, after the line of this key was added anew, if one
+    /// was. One item: what came of it.
+    Reload {
+        /// The key.
+        added: Option<Fingerprint>,
+    },
+    /// End the connections of this key and let it in no more, before the file is changed. One item:
+    /// `{"closed":n}`, or null if the key is not authorised.
+    Revoke(Fingerprint),
     /// Which certificates are served? One item a certificate.
     Certificates,
     /// Renew the certificate of this name. One item: what came of it.
@@ -44,12 +51,26 @@ pub enum Request {
 enum RequestLine {
     Status {},
     Connections {},
-    Kick { key: String },
-    Live { key: String },
-    Reload {},
+    Kick {
+        key: String,
+    },
+    Live {
+        key: String,
+    },
+    Reload {
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        added: Option<String>,
+    },
+    Revoke {
+        key: String,
+    },
     Certificates {},
-    Renew { name: String },
-    Chain { name: String },
+    Renew {
+        name: String,
+    },
+    Chain {
+        name: String,
+    },
 }
 
 impl Request {
@@ -64,7 +85,11 @@ impl Request {
         match serde_json::from_slice(line).map_err(|_| ProtocolError::Malformed)? {
             RequestLine::Status {} => Ok(Self::Status),
             RequestLine::Connections {} => Ok(Self::Connections),
-            RequestLine::Reload {} => Ok(Self::Reload),
+            RequestLine::Reload { added } => {
+                let added = added.as_deref().map(fingerprint).transpose()?;
+                Ok(Self::Reload { added })
+            }
+            RequestLine::Revoke { key } => fingerprint(&key).map(Self::Revoke),
             RequestLine::Certificates {} => Ok(Self::Certificates),
             RequestLine::Renew { name } => name_of_host(name).map(Self::Renew),
             RequestLine::Chain { name } => name_of_host(name).map(Self::Chain),
@@ -79,7 +104,10 @@ impl Request {
         let line = match self {
             Self::Status => RequestLine::Status {},
             Self::Connections => RequestLine::Connections {},
-            Self::Reload => RequestLine::Reload {},
+            Self::Reload { added } => {
+                RequestLine::Reload { added: added.as_ref().map(ToString::to_string) }
+            }
+            Self::Revoke(key) => RequestLine::Revoke { key: key.to_string() },
             Self::Certificates => RequestLine::Certificates {},
             Self::Renew(name) => RequestLine::Renew { name: name.clone() },
             Self::Chain(name) => RequestLine::Chain { name: name.clone() },
@@ -182,7 +210,9 @@ mod tests {
             Request::Status,
             Request::Connections,
             Request::Kick(KEY),
-            Request::Reload,
+            Request::Reload { added: None },
+            Request::Reload { added: Some(KEY) },
+            Request::Revoke(KEY),
             Request::Certificates,
             Request::Renew("example.com".into()),
             Request::Chain("::1".into()),

@@ -6,7 +6,8 @@ use std::net::SocketAddr;
 
 use endpoint_core::{
     endpoint::{Endpoint, RenewError},
-    trust::{AuthorizedPeers, ConnectionInfo, authorized, file::read_trust_file},
+    identity::Fingerprint,
+    trust::{AuthorizedPeers, ConnectionInfo},
 };
 use serde_json::{Value, json};
 use tokio::time::Instant;
@@ -86,7 +87,7 @@ impl FrontDesk {
             "trust": {
                 "file": self.state.authorized().to_string_lossy(),
                 "keys": self.peers.policy().grants().len(),
-                "problems": self.problems(),
+                "problems": self.peers.problems(),
             },
             "counters": endpoint.counters(),
             "log": {
@@ -95,22 +96,6 @@ impl FrontDesk {
             },
             "refused": refused,
         })
-    }
-
-    /// What is wrong with the trust file as it stands now.
-    fn problems(&self) -> Vec<String> {
-        let path = self.state.authorized();
-        match read_trust_file(&path) {
-            Ok(bytes) => authorized::parse(&bytes.unwrap_or_default())
-                .faults
-                .iter()
-                .map(|fault| {
-                    let (line, column) = (fault.line, fault.column);
-                    format!("{}:{line}:{column}: {}", path.display(), fault.message)
-                })
-                .collect(),
-            Err(error) => vec![error.to_string()],
-        }
     }
 
     async fn renew(&self, name: &str) -> Value {
@@ -128,12 +113,15 @@ impl FrontDesk {
         json!({"error": code, "message": error.to_string(), "until": until})
     }
 
-    async fn reload(&self) -> Value {
+    async fn reload(&self, added: Option<Fingerprint>) -> Value {
+        if let Some(key) = added {
+            self.endpoint.restore(&key);
+        }
         let reload = self.endpoint.reload().await;
         json!({
             "keys": reload.grants,
             "closed": reload.closed,
-            "problems": self.problems(),
+            "problems": self.peers.problems(),
         })
     }
 }
@@ -148,7 +136,8 @@ impl Desk for FrontDesk {
                 let of_key = |info: &&ConnectionInfo| info.peer == Some(key);
                 vec![json!({"live": self.endpoint.connections().iter().filter(of_key).count()})]
             }
-            Request::Reload => vec![self.reload().await],
+            Request::Reload { added } => vec![self.reload(added).await],
+            Request::Revoke(key) => vec![json!({"closed": self.endpoint.revoke(&key)})],
             Request::Certificates => {
                 self.endpoint.certificates().iter().map(super::super::cert::object).collect()
             }

@@ -61,5 +61,10 @@ impl Local {
         Ok(self)
     }
 
+    /// Never: there is nothing to die.
+    pub(super) async fn died(&mut self) -> String {
+        std::future::pending().await
+    }
+
     pub(super) fn end(self) {}
 }

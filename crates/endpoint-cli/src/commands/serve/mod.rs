@@ -36,7 +36,10 @@ use endpoint_core::{
     store::StoreError,
     trust::AuthorizedPeers,
 };
-use tokio::signal::unix::{Signal, SignalKind, signal};
+use tokio::{
+    signal::unix::{Signal, SignalKind, signal},
+    task::JoinSet,
+};
 
 pub use self::given::Given;
 use self::{
@@ -125,16 +128,22 @@ pub(super) async fn run(args: Serve, context: &Context) -> Result<()> {
     let desk = Arc::new(FrontDesk::new(endpoint.clone(), peers, state.clone(), listeners.clone()));
     let facts = Facts::new(endpoint.clone(), Arc::clone(&desk));
     let port = ready::port_of_tcp(&endpoint, &listeners).unwrap_or(443);
-    let local = local.start(&web, port, facts, &config.limits)?;
-    let control = tokio::spawn(control::serve(claim.socket(), desk)?);
+    let mut local = local.start(&web, port, facts, &config.limits)?;
+    let mut control = tokio::spawn(control::serve(claim.socket(), desk)?);
     ready::tell(&endpoint, &web, &listeners, context)?;
     let manager = Manager::ready(&format!("serving {}", endpoint.fingerprint()));
-    tokio::select! {
-        () = wait(&endpoint, &mut signals) => {}
-        () = refusals::tell(&endpoint, state) => {}
-    }
+    let fault = tokio::select! {
+        () = wait(&endpoint, &mut signals) => None,
+        () = refusals::tell(&endpoint, state) => None,
+        failure = endpoint.failed() => Some(died(&failure.to_string())),
+        part = local.died() => Some(died(&part)),
+        ended = &mut control => Some(died(&format!("the control socket ended: {ended:?}"))),
+    };
     Manager::stopping();
-    let ended = drain(&endpoint, &mut signals).await;
+    let ended = match (drain(&endpoint, &mut signals).await, fault) {
+        (_, Some(fault)) => Err(fault),
+        (ended, None) => ended,
+    };
     drop(manager);
     local.end();
     control.abort();
@@ -224,21 +233,47 @@ impl Signals {
     }
 }
 
-/// Serves until a signal to end, reloading at each hangup.
+/// Why a program ends of which a part died.
+fn died(what: &str) -> CliError {
+    CliError::failure("part-died", what)
+        .hint("a service manager starts it again: Restart=on-failure")
+}
+
+/// Serves until a signal to end, reloading at each hangup. A reload waits for the disk, signals do not.
 async fn wait(endpoint: &Endpoint, signals: &mut Signals) {
+    let mut reloads = JoinSet::new();
+    let mut again = false;
     loop {
         tokio::select! {
             _ = signals.hangup.recv() => {
                 tracing::info!("reload asked for by SIGHUP");
                 Manager::reloading();
-                // The library logs what came of it.
-                let _reload = endpoint.reload().await;
-                Manager::reloaded();
+                if reloads.is_empty() {
+                    begin_reload(&mut reloads, endpoint);
+                } else {
+                    // That one may have looked before the change that is meant.
+                    again = true;
+                }
+            }
+            Some(_ended) = reloads.join_next() => {
+                if std::mem::take(&mut again) {
+                    begin_reload(&mut reloads, endpoint);
+                } else {
+                    Manager::reloaded();
+                }
             }
             _ = signals.interrupt.recv() => return,
             _ = signals.terminate.recv() => return,
         }
     }
+}
+
+fn begin_reload(reloads: &mut JoinSet<()>, endpoint: &Endpoint) {
+    let endpoint = endpoint.clone();
+    reloads.spawn(async move {
+        // The library logs what came of it.
+        let _reload = endpoint.reload().await;
+    });
 }
 
 async fn drain(endpoint: &Endpoint, signals: &mut Signals) -> Result<()> {

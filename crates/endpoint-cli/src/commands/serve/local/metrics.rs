@@ -169,7 +169,7 @@ fn of(info: &CertificateInfo) -> Vec<(String, String)> {
 }
 
 /// What the counters count.
-const HELP: [(&str, &str); 18] = [
+const HELP: [(&str, &str); 19] = [
     ("arrivals", "first packets and TCP connections that arrived"),
     ("retries", "arrivals answered with a Retry packet, to see whether the address is real"),
     ("refused", "arrivals refused before any TLS work, for a limit or during shutdown"),
@@ -187,6 +187,7 @@ const HELP: [(&str, &str); 18] = [
     ("handler_errors", "handlers that ended with an error"),
     ("handler_panics", "handlers that panicked"),
     ("reloads", "times that the trust file was read anew"),
+    ("task_failures", "tasks of the endpoint itself that died"),
     ("trust_alarms", "times that the trust file had faults or could not be read"),
 ];
 

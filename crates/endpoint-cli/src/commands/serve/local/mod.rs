@@ -23,6 +23,7 @@ use endpoint_core::{
     Limits,
     http::{PlainOptions, serve_plain},
 };
+use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
 pub(super) use self::data::Facts;
@@ -112,28 +113,40 @@ impl Local {
         let fault = |error: io::Error| CliError::failure("listen", io_cause(&error));
         let end = || self.end.clone().cancelled_owned();
         let endpoint = facts.endpoint().clone();
+        let mut loops = JoinSet::new();
         let facts = facts.with_answers(web.answers());
         let options = PlainOptions::default().connections(CONNECTIONS).counted_in(web.answers());
         if let (Some(address), Some(listener)) = (self.listeners().loopback, self.loopback) {
             let service = Loopback::new(web.clone(), address, facts);
             let served = serve_plain(listener, service, &options, limits, end());
-            tokio::spawn(served.map_err(fault)?);
+            loops.spawn(served.map_err(fault)?);
         }
         let redirecting = options.per_source(PER_SOURCE).brief(BRIEF);
         for listener in self.plain {
             let service = ToHttps::new(web, port, endpoint.clone());
             let served = serve_plain(listener, service, &redirecting, limits, end());
-            tokio::spawn(served.map_err(fault)?);
+            loops.spawn(served.map_err(fault)?);
         }
-        Ok(Running(self.end))
+        Ok(Running { end: self.end, loops })
     }
 }
 
 /// The listeners at work; dropped, they end.
 #[derive(Debug)]
-pub(super) struct Running(CancellationToken);
+pub(super) struct Running {
+    end: CancellationToken,
+    loops: JoinSet<()>,
+}
 
 impl Running {
+    /// Waits until a loop that accepts connections has died, and says how.
+    pub(super) async fn died(&mut self) -> String {
+        match self.loops.join_next().await {
+            Some(ended) => format!("a listener for plain HTTP ended: {ended:?}"),
+            None => std::future::pending().await,
+        }
+    }
+
     /// Takes no more connections and lets those that are there end.
     pub(super) fn end(self) {
         drop(self);
@@ -142,7 +155,9 @@ impl Running {
 
 impl Drop for Running {
     fn drop(&mut self) {
-        self.0.cancel();
+        self.end.cancel();
+        // They let their connections end by themselves.
+        self.loops.detach_all();
     }
 }
 
