@@ -9,6 +9,7 @@ mod aioquic;
 mod browser;
 #[cfg(feature = "http3")]
 mod chromium;
+mod disks;
 mod dist;
 mod gnutls;
 mod keys;

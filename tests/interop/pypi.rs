@@ -13,6 +13,9 @@ use endpoint_tests::machine::Running;
 /// A QUIC stack of its own, in the version that the tests were written for.
 pub const AIOQUIC: &str = "aioquic==1.7.2";
 
+/// File systems in user space, by libfuse 2. Pure Python, given as source alone.
+pub const FUSEPY: &str = "fusepy==3.0.1";
+
 /// The folder with the package in it.
 pub fn package(name: &str) -> PathBuf {
     // One at a time: another test of this process may want the same one.
@@ -27,7 +30,11 @@ pub fn package(name: &str) -> PathBuf {
         Path::new(env!("CARGO_TARGET_TMPDIR")).join(format!("{name}-{}", std::process::id()));
     let mut pip = Command::new("python3");
     pip.args(["-m", "pip", "install", "--quiet", "--disable-pip-version-check", "--no-input"]);
-    pip.args(["--root-user-action", "ignore", "--only-binary", ":all:", "--target"]);
+    pip.args(["--root-user-action", "ignore"]);
+    if name != FUSEPY {
+        pip.args(["--only-binary", ":all:"]);
+    }
+    pip.arg("--target");
     pip.arg(&beside).arg(name);
     let said = Running::start(pip).end();
     assert_eq!(said.code(), 0, "PyPI is needed for {name}: {said:?}");

@@ -25,6 +25,8 @@ pub const PARTS: &[Part] = &[
     Part { program: "gh", package: "gh" },
     Part { program: "gnutls-cli", package: "gnutls-bin" },
     Part { program: "gtlsclient", package: "ngtcp2-client" },
+    // A library, which fusepy loads.
+    Part { program: "libfuse.so.2", package: "libfuse2" },
     Part { program: "node", package: "nodejs" },
     Part { program: "openssl", package: "openssl" },
     Part { program: "pebble", package: "pebble" },
@@ -33,6 +35,7 @@ pub const PARTS: &[Part] = &[
     Part { program: "setpriv", package: "util-linux" },
     Part { program: "ssh-keygen", package: "openssh-client" },
     Part { program: "systemd-analyze", package: "systemd" },
+    Part { program: "unshare", package: "util-linux" },
 ];
 
 /// Makes sure that every part is there.
@@ -70,7 +73,9 @@ fn missing(parts: &[Part], folders: &[PathBuf]) -> Vec<Part> {
 
 fn search_path() -> Vec<PathBuf> {
     let path = std::env::var_os("PATH").unwrap_or_default();
-    std::env::split_paths(&path).collect()
+    let libraries = ["/lib", "/usr/lib"]
+        .map(|folder| Path::new(folder).join(format!("{}-linux-gnu", std::env::consts::ARCH)));
+    std::env::split_paths(&path).chain(libraries).collect()
 }
 
 /// Whether this process may install packages: effective uid 0 (Linux).

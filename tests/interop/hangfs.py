@@ -1,0 +1,89 @@
+"""A pass-through file system whose authorized_peers hangs while a file HANG lies in the folder given third."""
+
+import errno
+import os
+import sys
+import time
+
+from fuse import FUSE, FuseOSError, Operations
+
+STAT = "st_atime st_ctime st_gid st_mode st_mtime st_nlink st_size st_uid st_ino".split()
+
+
+class Hanging(Operations):
+    def __init__(self, root, hang):
+        self.root, self.switch = root, os.path.join(hang, "HANG")
+
+    def at(self, path):
+        return self.root + path
+
+    def hang(self, path):
+        while path.endswith("authorized_peers") and os.path.exists(self.switch):
+            time.sleep(0.02)
+
+    def access(self, path, mode):
+        if not os.access(self.at(path), mode):
+            raise FuseOSError(errno.EACCES)
+
+    def getattr(self, path, fh=None):
+        self.hang(path)
+        found = os.lstat(self.at(path))
+        return {name: getattr(found, name) for name in STAT}
+
+    def readdir(self, path, fh):
+        return [".", ".."] + os.listdir(self.at(path))
+
+    def mkdir(self, path, mode):
+        return os.mkdir(self.at(path), mode)
+
+    def unlink(self, path):
+        return os.unlink(self.at(path))
+
+    def rename(self, old, new):
+        return os.rename(self.at(old), self.at(new))
+
+    def link(self, target, name):
+        return os.link(self.at(name), self.at(target))
+
+    def chmod(self, path, mode):
+        return os.chmod(self.at(path), mode)
+
+    def open(self, path, flags):
+        self.hang(path)
+        return os.open(self.at(path), flags)
+
+    def create(self, path, mode, info=None):
+        return os.open(self.at(path), os.O_RDWR | os.O_CREAT, mode)
+
+    def read(self, path, size, offset, fh):
+        self.hang(path)
+        return os.pread(fh, size, offset)
+
+    def write(self, path, data, offset, fh):
+        return os.pwrite(fh, data, offset)
+
+    def truncate(self, path, length, fh=None):
+        os.truncate(self.at(path), length)
+
+    def flush(self, path, fh):
+        return 0
+
+    def release(self, path, fh):
+        return os.close(fh)
+
+    def fsync(self, path, data, fh):
+        return os.fsync(fh)
+
+    def fsyncdir(self, path, data, fh):
+        return 0
+
+
+FUSE(
+    Hanging(sys.argv[1], sys.argv[3]),
+    sys.argv[2],
+    foreground=True,
+    nothreads=False,
+    attr_timeout=0,
+    entry_timeout=0,
+    use_ino=True,
+)
