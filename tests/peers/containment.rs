@@ -192,7 +192,10 @@ async fn connections_of_one_key_are_limited_and_its_grant_can_change_the_limit()
             live.push(client.connect(&server.target(), PEER).await.unwrap());
         }
         let over = client.connect(&server.target(), PEER).await;
-        assert!(matches!(over, Err(ConnectError::Overloaded { .. })), "key {key}: {over:?}");
+        assert!(
+            matches!(over, Err(ConnectError::TooManyConnections { .. })),
+            "key {key}: {over:?}"
+        );
         for connection in &live {
             echo(connection, b"the others live").await.unwrap();
         }

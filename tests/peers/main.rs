@@ -8,6 +8,7 @@ mod lifecycle;
 mod matrix;
 mod moves;
 mod one_port;
+mod places;
 mod process;
 mod refusals;
 mod revocation;

@@ -27,11 +27,13 @@ pub enum CloseCode {
     ChallengeDone,
     /// The other side broke the protocol.
     ProtocolError,
+    /// The key has as many connections as it may.
+    TooManyConnections,
 }
 
 impl CloseCode {
     /// Every code, by number.
-    pub const ALL: [Self; 9] = [
+    pub const ALL: [Self; 10] = [
         Self::Done,
         Self::NotAuthorized,
         Self::Revoked,
@@ -41,6 +43,7 @@ impl CloseCode {
         Self::HandlerFailed,
         Self::ChallengeDone,
         Self::ProtocolError,
+        Self::TooManyConnections,
     ];
 
     /// The number on the wire.
@@ -56,6 +59,7 @@ impl CloseCode {
             Self::HandlerFailed => 6,
             Self::ChallengeDone => 7,
             Self::ProtocolError => 8,
+            Self::TooManyConnections => 9,
         }
     }
 
@@ -70,7 +74,7 @@ impl CloseCode {
             // H3_INTERNAL_ERROR
             Self::HandlerFailed => 0x102,
             // H3_EXCESSIVE_LOAD
-            Self::Overloaded => 0x107,
+            Self::Overloaded | Self::TooManyConnections => 0x107,
             // H3_REQUEST_REJECTED
             Self::NotAuthorized => 0x10b,
             // H3_REQUEST_CANCELLED
@@ -111,6 +115,7 @@ impl fmt::Display for CloseCode {
             Self::HandlerFailed => "handler failed",
             Self::ChallengeDone => "challenge done",
             Self::ProtocolError => "protocol error",
+            Self::TooManyConnections => "too many connections of this key",
         })
     }
 }
@@ -124,6 +129,6 @@ mod tests {
         for code in CloseCode::ALL {
             assert_eq!(CloseCode::from_number(code.number().into()), Some(code));
         }
-        assert_eq!(CloseCode::from_number(9), None);
+        assert_eq!(CloseCode::from_number(10), None);
     }
 }

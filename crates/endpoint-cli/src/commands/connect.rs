@@ -275,6 +275,8 @@ pub(super) fn connect_fault(
         ConnectError::Overloaded { host } => {
             told("overloaded", Unreachable).hint(format!("try again later: endpoint ping {host}"))
         }
+        ConnectError::TooManyConnections { .. } => told("too-many-connections", Unreachable)
+            .hint("end one of them, or wait a moment: dead ones give way within a second"),
         ConnectError::ShuttingDown { host } => told("shutting-down", Unreachable)
             .hint(format!("try again when it is back: endpoint ping {host}")),
         ConnectError::RecentlyFailed { .. } => {

@@ -300,7 +300,9 @@ impl Dialler {
                 // busy to look: quinn puts a stateless reset that comes behind a close in the close's
                 // place, and the code is lost. Either way the answer is one more question away.
                 Err(LinkError::PeerRestarted) if !forgotten => forgotten = true,
-                Err(error) => return Err(ConnectError::of_refusal(error, host)),
+                Err(error) => {
+                    return Err(ConnectError::of_refusal(error, link.told_limit(), host));
+                }
             }
         }
     }

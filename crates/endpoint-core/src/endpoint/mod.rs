@@ -131,7 +131,8 @@ impl Endpoint {
         &self.0.shared.local_addrs
     }
 
-    /// Registers a handler; the next handshakes can negotiate it.
+    /// Registers a handler; the next handshakes can negotiate it. Live connections of a handler that was
+    /// taken out before go on with that one, and are judged by the rule of the new one from now on.
     ///
     /// # Errors
     /// [`RegisterError`] if the protocol has a handler or may not have one.
@@ -141,7 +142,11 @@ impl Endpoint {
         access: Access,
         handler: impl Handler,
     ) -> Result<(), RegisterError> {
-        self.0.shared.change_routes(|routes| routes.add(alpn, access, handler))
+        let rule = (alpn.clone(), access.clone());
+        self.0.shared.change_routes(|routes| routes.add(alpn, access, handler))?;
+        let ended = self.0.shared.live.set_access(&rule.0, &rule.1);
+        tracing::debug!(ended, "handler registered");
+        Ok(())
     }
 
     /// Takes a handler out: new handshakes cannot negotiate it; live connections go on. `false` if there

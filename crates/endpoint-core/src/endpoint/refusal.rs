@@ -107,6 +107,18 @@ pub enum ConnectError {
         /// Who was dialled.
         host: String,
     },
+    /// Our key has as many connections there as it may.
+    #[error(
+        "too many connections of your key{} at {host}; end one of them, or ask for more: \
+         `max-connections=` there",
+        limit.map(|limit| format!(" ({limit})")).unwrap_or_default()
+    )]
+    TooManyConnections {
+        /// Who was dialled.
+        host: String,
+        /// The limit, if the server told it.
+        limit: Option<u32>,
+    },
     /// TLS failed in another way.
     #[error("the handshake with {host} failed: {reason}")]
     Tls {
@@ -200,16 +212,23 @@ impl ConnectError {
                 let code = close.error_code.into_inner();
                 let closed = CloseCode::from_number(code)
                     .map_or(LinkError::ClosedByPeer(code), LinkError::Closed);
-                Self::of_refusal(closed, host)
+                Self::of_refusal(closed, None, host)
             }
             other => Self::Tls { host: host_text, reason: transport::without_peers_text(&other) },
         }
     }
 
     /// What a close before the yes means.
-    pub(super) fn of_refusal(error: LinkError, host: &HostPort) -> Self {
+    pub(super) fn of_refusal(error: LinkError, limit: Option<u32>, host: &HostPort) -> Self {
         let host = host.to_string();
         match error {
+            LinkError::Closed(CloseCode::TooManyConnections) => {
+                Self::TooManyConnections { host, limit }
+            }
+            // HTTP/3 has one code for both.
+            LinkError::Closed(CloseCode::Overloaded) if limit.is_some() => {
+                Self::TooManyConnections { host, limit }
+            }
             error if error.is_not_authorized() => Self::NotAuthorized { host },
             LinkError::Closed(CloseCode::Overloaded) => Self::Overloaded { host },
             LinkError::Closed(CloseCode::ShuttingDown) => Self::ShuttingDown { host },

@@ -240,6 +240,11 @@ pub(super) async fn established_link(
     };
     // Registered first, judged second: a revocation in between finds it in the table.
     let guard = shared.live.register(facts.clone(), route.access().clone(), link.clone());
+    // A handler that was registered anew between the two has not reached it.
+    if let Some(now) = shared.routes.load().find(&facts.alpn) {
+        guard.set_access(now.access());
+    }
+    guard.make_room().await;
     match guard.permit() {
         Ok(permit) => {
             run(&shared, link, facts, &route, guard, permit, handshake, slot, activity).await;

@@ -1,3 +1,5 @@
+//! Does the death of each part have the end that it should?
+
 use tokio::time::timeout;
 
 use super::*;
@@ -75,17 +77,13 @@ async fn without_a_supervisor_the_set_outlives_its_watch() {
 
 #[tokio::test]
 async fn the_death_of_a_loop_that_accepts_ends_the_endpoint() {
-    let parts: &[Part] = &[
-        Part::AcceptQuic,
-        #[cfg(feature = "tcp")]
-        Part::AcceptTcp,
-    ];
-    for part in parts {
+    let tcp = cfg!(feature = "tcp").then_some(Part::AcceptTcp);
+    for part in [Part::AcceptQuic].into_iter().chain(tcp) {
         let endpoint = bound().await;
         let live = dial(&endpoint).await.unwrap();
-        kill(&endpoint, *part).await;
+        kill(&endpoint, part).await;
         let failure = timeout(Duration::from_secs(10), endpoint.failed()).await.unwrap();
-        assert_eq!(failure.part, *part);
+        assert_eq!(failure.part, part);
         assert!(failure.to_string().contains("connections ended: it panicked"), "{failure}");
         timeout(Duration::from_secs(10), live.closed()).await.unwrap();
     }

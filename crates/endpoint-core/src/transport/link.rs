@@ -183,6 +183,55 @@ impl Link {
         }
     }
 
+    /// The same, and the peer is told the limit that its key is over, in decimal digits.
+    pub(crate) fn close_at_limit(&self, code: CloseCode, limit: usize) {
+        match self {
+            Self::Quic(QuicLink { connection, http3, .. }) => {
+                let number = if *http3 { code.http3() } else { code.number() };
+                connection.close(number.into(), limit.to_string().as_bytes());
+            }
+            Self::Tcp(link) => link.close(code),
+        }
+    }
+
+    /// The limit that the other side closed the connection for, if it said so.
+    pub(crate) fn told_limit(&self) -> Option<u32> {
+        let Self::Quic(QuicLink { connection, .. }) = self else { return None };
+        let Some(quinn::ConnectionError::ApplicationClosed(close)) = connection.close_reason()
+        else {
+            return None;
+        };
+        let many = CloseCode::TooManyConnections;
+        let code = close.error_code.into_inner();
+        let ours = [many.number(), many.http3()].map(u64::from).contains(&code);
+        let digits = ours && close.reason.iter().all(u8::is_ascii_digit);
+        digits.then(|| std::str::from_utf8(&close.reason).ok()?.parse().ok()).flatten()
+    }
+
+    /// Asks the other side for a sign of life. Gives how many came until now; `None` where there is nothing
+    /// to ask with.
+    ///
+    /// quinn sends no PING when told to, but MAX_DATA when the window grows, which is answered as well; the
+    /// byte is taken back at once, so that the peer may have no more outstanding than before.
+    pub(crate) fn ask(&self) -> Option<u64> {
+        let Self::Quic(QuicLink { connection, accepted: Some(accepted), .. }) = self else {
+            return None;
+        };
+        let heard = self.heard();
+        let window = accepted.whereabouts.window();
+        connection.set_receive_window(window.saturating_add(1).into());
+        connection.set_receive_window(window.into());
+        Some(heard)
+    }
+
+    /// Acknowledgements that came, on QUIC: only who has the connection's keys can send one.
+    pub(crate) fn heard(&self) -> u64 {
+        match self {
+            Self::Quic(QuicLink { connection, .. }) => connection.stats().frame_rx.acks,
+            Self::Tcp(_) => 0,
+        }
+    }
+
     /// Waits until the connection has ended.
     pub(crate) async fn closed(&self) -> LinkError {
         match self {
@@ -200,7 +249,10 @@ impl Link {
 
     /// Lets `bytes` be in flight on all streams together, each way.
     pub(crate) fn widen(&self, bytes: u32) {
-        if let Self::Quic(QuicLink { connection, .. }) = self {
+        if let Self::Quic(QuicLink { connection, accepted, .. }) = self {
+            if let Some(accepted) = accepted {
+                accepted.whereabouts.set_window(bytes);
+            }
             connection.set_receive_window(bytes.into());
             connection.set_send_window(bytes.into());
         }

@@ -117,7 +117,8 @@ impl Accepting {
             Reach::Loopback => self.inside.clone(),
             Reach::Everywhere => self.others.clone(),
         };
-        let whereabouts = Arc::new(Whereabouts::new(remote));
+        let window = strangers_window(&self.limits);
+        let whereabouts = Arc::new(Whereabouts::new(remote, window));
         let mut transport = strangers_transport(&self.limits, is_loopback(remote.ip()));
         transport.congestion_controller_factory(Arc::clone(&whereabouts) as _);
         if let Some(qlog) = &self.qlog {
@@ -210,9 +211,13 @@ fn strangers_transport(limits: &Limits, loopback: bool) -> TransportConfig {
     let mut config = transport(limits, loopback);
     let most = |bytes: u32| limits.connection_window_bytes.min(bytes);
     config
-        .receive_window(most(STRANGERS_WINDOW_BYTES).into())
+        .receive_window(strangers_window(limits).into())
         .send_window(most(STRANGERS_SEND_WINDOW_BYTES).into());
     config
+}
+
+fn strangers_window(limits: &Limits) -> u32 {
+    limits.connection_window_bytes.min(STRANGERS_WINDOW_BYTES)
 }
 
 /// A quinn endpoint that listens on `socket`, with what is seen from everywhere and from within.

@@ -17,7 +17,7 @@ use std::{
     net::SocketAddr,
     sync::{
         Arc, Mutex, PoisonError,
-        atomic::{AtomicU64, Ordering},
+        atomic::{AtomicU32, AtomicU64, Ordering},
     },
     time::Instant,
 };
@@ -41,19 +41,30 @@ pub(crate) struct Whereabouts {
     /// Told at each new path, and when one is heard of for the first time.
     news: Notify,
     trail: Mutex<Trail>,
+    /// Bytes of the connection's receive window, which quinn does not tell.
+    window: AtomicU32,
 }
 
 impl Whereabouts {
     /// Of a connection whose handshake goes to `remote`. quinn takes no packet of a handshake from another
     /// address, so when hands are shaken this one has answered.
-    pub(super) fn new(remote: SocketAddr) -> Self {
+    pub(super) fn new(remote: SocketAddr, window: u32) -> Self {
         Self {
             congestion: Arc::default(),
             made: AtomicU64::new(0),
             settled: AtomicU64::new(HANDSHAKE),
             news: Notify::new(),
             trail: Mutex::new(Trail::new(remote)),
+            window: AtomicU32::new(window),
         }
+    }
+
+    pub(super) fn window(&self) -> u32 {
+        self.window.load(Ordering::Relaxed)
+    }
+
+    pub(super) fn set_window(&self, bytes: u32) {
+        self.window.store(bytes, Ordering::Relaxed);
     }
 
     /// Waits until there is something new to look at.

@@ -24,6 +24,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::policy::{Approval, Denial, Permit, Policy};
 use crate::{
+    alpn::Alpn,
     clock::Clock,
     close::CloseCode,
     config::Access,
@@ -44,7 +45,7 @@ pub(crate) struct Live {
     clock: Clock,
     connections_per_peer: usize,
     table: Mutex<Table>,
-    closes: mpsc::UnboundedSender<(Link, CloseCode)>,
+    closes: mpsc::UnboundedSender<Close>,
     next_id: AtomicU64,
     /// Told at each change of the set and once a second: requests are judged apart from connections.
     changed: watch::Sender<()>,
@@ -54,13 +55,16 @@ pub(crate) struct Live {
 struct Table {
     entries: HashMap<u64, Arc<Entry>>,
     per_peer: HashMap<Fingerprint, usize>,
+    /// Newcomers that wait for a place of their key.
+    waiting: HashMap<Fingerprint, usize>,
 }
 
 /// One live connection.
 #[derive(Debug)]
 pub(crate) struct Entry {
     facts: LinkFacts,
-    access: Access,
+    /// The rule of the handler that is registered now.
+    access: ArcSwap<Access>,
     link: Link,
     since: Timestamp,
     approval: OnceLock<Approval>,
@@ -100,9 +104,11 @@ impl Live {
         self.next_id.fetch_add(1, Ordering::Relaxed)
     }
 
-    /// Whether the key has a grant now, whatever its options. For budgets; decides nothing.
+    /// Whether the key has a grant now, whatever its options but its end. For budgets; decides nothing.
     pub(crate) fn knows(&self, key: &Fingerprint) -> bool {
-        self.policy.load().grants().lookup(key).is_some()
+        let (policy, now) = (self.policy.load(), self.clock.now());
+        let grant = policy.grants().lookup(key);
+        grant.is_some_and(|grant| grant.expires().is_none_or(|end| now < end))
     }
 
     pub(crate) fn now(&self) -> Timestamp {
@@ -117,7 +123,7 @@ impl Live {
         link: Link,
     ) -> Guard {
         let entry = Arc::new(Entry {
-            access,
+            access: ArcSwap::from_pointee(access),
             link,
             since: self.clock.now(),
             approval: OnceLock::new(),
@@ -137,8 +143,19 @@ impl Live {
     pub(crate) fn set_policy(&self, policy: Policy) -> usize {
         self.policy.store(Arc::new(policy));
         let ended = self.judge_all(|_| true);
+        let trimmed = self.trim(&self.policy.load());
         self.changed.send_replace(());
-        ended
+        ended.saturating_add(trimmed)
+    }
+
+    /// A handler of `alpn` was registered: its rule is that of connections that are there too. Gives how many
+    /// this ended.
+    pub(crate) fn set_access(&self, alpn: &Alpn, access: &Access) -> usize {
+        let of_alpn = |entry: &Entry| entry.facts.alpn == *alpn;
+        for entry in self.table().entries.values().filter(|entry| of_alpn(entry)) {
+            entry.access.store(Arc::new(access.clone()));
+        }
+        self.judge_all(of_alpn)
     }
 
     /// Judges again those whose answer depends on time or address.
@@ -161,7 +178,7 @@ impl Live {
         if entry.denial.get().is_some() {
             return false;
         }
-        match policy.judge(&entry.facts, &entry.access, &entry.link.address(), now) {
+        match policy.judge(&entry.facts, &entry.access.load(), &entry.link.address(), now) {
             Err(denial) => self.deny(entry, denial),
             Ok(approval) => {
                 entry.watch_if_needed(&approval);
@@ -169,7 +186,7 @@ impl Live {
                     return false;
                 }
                 // What a handler was told at the start must not outlive the grant that said so.
-                if matches!(entry.access, Access::Peer(_)) {
+                if matches!(**entry.access.load(), Access::Peer(_)) {
                     return self.deny(entry, Denial::GrantChanged);
                 }
                 entry.grant_gone.store(true, Ordering::Release);
@@ -181,16 +198,22 @@ impl Live {
     /// Denies a connection for good; `false` if it was denied before.
     fn deny(&self, entry: &Entry, denial: Denial) -> bool {
         let code = denial.code(entry.approval.get().is_some());
+        let limit = match denial {
+            Denial::TooManyConnections { limit } => Some(limit),
+            _ => None,
+        };
         if entry.denial.set(denial).is_err() {
             return false;
         }
+        self.release(entry);
         entry.denied.cancel();
+        let close = Close { link: entry.link.clone(), code, limit };
         if entry.facts.carrier == Carrier::Tcp {
             // No close of TCP is lost, so none needs a pace; its one stream must not answer once more.
-            entry.link.close(code);
-        } else if self.closes.send((entry.link.clone(), code)).is_err() {
+            close.send();
+        } else if let Err(mpsc::error::SendError(close)) = self.closes.send(close) {
             // The pacing task is gone with its runtime; close without it.
-            entry.link.close(code);
+            close.send();
         }
         true
     }
@@ -244,8 +267,8 @@ impl Guard {
         let Self { live, entry } = self;
         let (policy, now) = (live.policy.load(), live.clock.now());
         let address = entry.link.address();
-        let approval = policy.judge(&entry.facts, &entry.access, &address, now)?;
-        self.count(&approval)?;
+        let approval = policy.judge(&entry.facts, &entry.access.load(), &address, now)?;
+        self.take_place()?;
         Ok(approval)
     }
 
@@ -274,17 +297,9 @@ impl Guard {
         }
     }
 
-    fn count(&self, approval: &Approval) -> Result<(), Denial> {
-        let Some(key) = self.entry.facts.peer.fingerprint() else { return Ok(()) };
-        let limit = approval.max_connections().unwrap_or(self.live.connections_per_peer);
-        let mut table = self.live.table();
-        let count = table.per_peer.entry(key).or_default();
-        if *count >= limit {
-            return Err(Denial::TooManyConnections { limit });
-        }
-        *count += 1;
-        self.entry.counted.store(true, Ordering::Release);
-        Ok(())
+    /// The rule of its handler, before the connection is judged.
+    pub(crate) fn set_access(&self, access: &Access) {
+        self.entry.access.store(Arc::new(access.clone()));
     }
 
     pub(crate) fn entry(&self) -> &Arc<Entry> {
@@ -299,18 +314,8 @@ impl Guard {
 
 impl Drop for Guard {
     fn drop(&mut self) {
-        let mut table = self.live.table();
-        table.entries.remove(&self.entry.facts.id);
-        if !self.entry.counted.load(Ordering::Acquire) {
-            return;
-        }
-        let Some(key) = self.entry.facts.peer.fingerprint() else { return };
-        if let Some(count) = table.per_peer.get_mut(&key) {
-            *count -= 1;
-            if *count == 0 {
-                table.per_peer.remove(&key);
-            }
-        }
+        self.live.table().entries.remove(&self.entry.facts.id);
+        self.live.release(&self.entry);
     }
 }
 
@@ -385,7 +390,7 @@ impl Entry {
             unproven: Some(address.present()).filter(|_| !address.is_settled()),
             carrier: self.facts.carrier,
             profile: self.facts.profile,
-            access: self.access.to_string(),
+            access: self.access.load().to_string(),
             since: self.since,
             rtt: self.link.rtt(),
             bytes_sent,
@@ -426,6 +431,24 @@ pub struct ConnectionInfo {
     pub bytes_received: u64,
 }
 
+/// A connection that is to be closed.
+#[derive(Debug)]
+struct Close {
+    link: Link,
+    code: CloseCode,
+    /// The limit that its key is over.
+    limit: Option<usize>,
+}
+
+impl Close {
+    fn send(self) {
+        match self.limit {
+            None => self.link.close(self.code),
+            Some(limit) => self.link.close_at_limit(self.code, limit),
+        }
+    }
+}
+
 /// The closes that wait for their turn. Kept apart from the task that sends them, so that another one can
 /// take over.
 #[derive(Debug)]
@@ -433,12 +456,12 @@ pub(crate) struct Closes(tokio::sync::Mutex<Waiting>);
 
 #[derive(Debug)]
 struct Waiting {
-    queue: mpsc::UnboundedReceiver<(Link, CloseCode)>,
-    batch: Vec<(Link, CloseCode)>,
+    queue: mpsc::UnboundedReceiver<Close>,
+    batch: Vec<Close>,
 }
 
 impl Closes {
-    fn new(queue: mpsc::UnboundedReceiver<(Link, CloseCode)>) -> Self {
+    fn new(queue: mpsc::UnboundedReceiver<Close>) -> Self {
         Self(tokio::sync::Mutex::new(Waiting { queue, batch: Vec::new() }))
     }
 
@@ -448,14 +471,15 @@ impl Closes {
         let mut next = Instant::now();
         while !batch.is_empty() || queue.recv_many(batch, CLOSES_PER_STEP).await > 0 {
             tokio::time::sleep_until(next).await;
-            while let Some((link, code)) = batch.pop() {
-                link.close(code);
+            while let Some(close) = batch.pop() {
+                close.send();
             }
             next = Instant::now() + STEP;
         }
     }
 }
 
+mod places;
 #[cfg(feature = "http3")]
 mod requests;
 

@@ -146,11 +146,6 @@ impl Approval {
         self.bound_to_address || self.grant.as_ref().is_some_and(|grant| grant.expires().is_some())
     }
 
-    /// Live connections that the key may have; `None` leaves it to the endpoint's limit.
-    pub(crate) fn max_connections(&self) -> Option<usize> {
-        self.grant.as_ref().and_then(|grant| grant.max_connections())
-    }
-
     pub(crate) fn name(&self) -> Option<&str> {
         self.grant.as_ref().and_then(|grant| grant.name())
     }
@@ -163,6 +158,9 @@ pub enum Denial {
     /// The grant came to its end.
     #[error("its grant has expired")]
     Expired,
+    /// Its key has all connections that it may, another one came, and this one gave no sign of life.
+    #[error("it did not answer when another connection of its key waited for its place")]
+    GaveWay,
     /// The grant no longer gives the name, tenant or scopes that the handler was told of.
     #[error("its grant was changed")]
     GrantChanged,
@@ -206,7 +204,7 @@ impl Denial {
     #[must_use]
     pub fn code(&self, live: bool) -> CloseCode {
         match (self, live) {
-            (Self::TooManyConnections { .. }, _) => CloseCode::Overloaded,
+            (Self::GaveWay | Self::TooManyConnections { .. }, _) => CloseCode::TooManyConnections,
             (Self::Expired, true) => CloseCode::Expired,
             (_, true) => CloseCode::Revoked,
             (_, false) => CloseCode::NotAuthorized,
@@ -469,6 +467,6 @@ mod tests {
         assert_eq!(Denial::Expired.code(true), CloseCode::Expired);
         assert_eq!(Denial::Expired.code(false), CloseCode::NotAuthorized);
         let many = Denial::TooManyConnections { limit: 1 };
-        assert_eq!(many.code(false), CloseCode::Overloaded);
+        assert_eq!(many.code(false), CloseCode::TooManyConnections);
     }
 }

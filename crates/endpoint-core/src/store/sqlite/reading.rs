@@ -21,7 +21,7 @@ use super::{
     faults::told,
     setup,
 };
-use crate::config::StoreSecret;
+use crate::{apart::apart, config::StoreSecret};
 
 /// How often a store that could only be read is tried for writing.
 const AGAIN: Duration = Duration::from_secs(5);
@@ -66,11 +66,19 @@ async fn open_writing(path: &Path, secret: &StoreSecret) -> Result<(Sealer, Pool
 async fn open_reading(path: &Path, secret: &StoreSecret) -> Result<(Sealer, Pool), StoreError> {
     let reading = setup::options(path).read_only(true);
     let mut opened = open_with(path, secret, reading.clone()).await;
-    let log = std::fs::metadata(private::beside(path, "-wal"));
-    if opened.is_err() && log.map_or(true, |log| log.len() == 0) {
+    if opened.is_err() && log_is_empty(path).await {
         opened = open_with(path, secret, reading.immutable(true)).await;
     }
     opened
+}
+
+/// Whether nothing waits in the log beside the database, which a disk that cannot be written keeps from being
+/// opened.
+async fn log_is_empty(path: &Path) -> bool {
+    let log = private::beside(path, "-wal");
+    #[allow(clippy::disallowed_methods, reason = "apart")]
+    let length = apart(move || std::fs::metadata(log).map(|log| log.len())).await;
+    length.map_or(true, |length| length == 0)
 }
 
 async fn open_with(

@@ -213,3 +213,30 @@ async fn a_denied_tcp_link_has_ended_when_the_swap_of_the_set_returns() {
     assert!(tcp.entry().link.closed().now_or_never().is_some());
     assert!(quic.entry().link.closed().now_or_never().is_none(), "waits for its turn");
 }
+
+#[tokio::test]
+async fn an_expired_key_is_not_known_and_its_limit_holds_all_the_same() {
+    let lines = format!("expires=\"2026-06-01T12:00:10Z\",max-connections=\"1\" {}\n", key(1));
+    let (live, _pacing, clock) = live(policy(&lines));
+    assert!(live.knows(&key(1)) && !live.knows(&key(2)));
+    clock.advance(10);
+    assert!(!live.knows(&key(1)), "no place of the reserve");
+    let first = arrive_at(&live, 1, Access::Public);
+    first.permit().unwrap();
+    let second = arrive_at(&live, 1, Access::Public);
+    assert_eq!(second.permit().unwrap_err(), Denial::TooManyConnections { limit: 1 });
+}
+
+#[tokio::test]
+async fn a_denied_connection_gives_its_place_back_at_once() {
+    let (live, _pacing, _) = live(policy(&format!("max-connections=\"1\" {}\n", key(1))));
+    let guard = arrive(&live, 1);
+    guard.permit().unwrap();
+    assert_eq!(live.kick(&key(1)), 1);
+    let next = arrive(&live, 1);
+    next.make_room().await;
+    next.permit().unwrap();
+    drop((guard, next));
+    let table = live.table();
+    assert!(table.per_peer.is_empty() && table.waiting.is_empty() && table.entries.is_empty());
+}
