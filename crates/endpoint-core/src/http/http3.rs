@@ -60,11 +60,16 @@ async fn serve_requests<S: HttpService>(
     let account = answers.account(&limits);
     requester.charged_to(&account);
     let serving = Serving { service, requester, shared, limits, account };
-    let mut builder = h3::server::builder();
-    builder.max_field_section_size(u64::from(FIELD_SECTION_BYTES)).send_grease(false);
+    let building = async {
+        h3::server::builder()
+            .max_field_section_size(u64::from(FIELD_SECTION_BYTES))
+            .send_grease(false)
+            .build::<_, Bytes>(metered)
+            .await
+    };
     // Waits for ever where the client lets us open no stream to say SETTINGS on.
     let mut http3 = tokio::select! {
-        built = builder.build::<_, Bytes>(metered) => built?,
+        built = building => built?,
         () = connection.ends() => return Ok(()),
     };
     // Requests whose answer was not there at once.
