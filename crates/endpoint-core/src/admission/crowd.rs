@@ -31,12 +31,8 @@ impl Table {
     pub(super) fn tell_crowds(&mut self) {
         let strangers = self.crowd_of_strangers();
         let changed = std::mem::replace(&mut self.told.strangers, strangers) != strangers;
-        #[allow(clippy::iter_over_hash_type, reason = "each is told by itself, in whatever order")]
-        for entry in self.entries.values() {
-            if changed || entry.stage == Stage::Silent {
-                self.tell_crowd(entry);
-            }
-        }
+        let told = self.entries.values().filter(|entry| changed || entry.stage == Stage::Silent);
+        told.for_each(|entry| self.tell_crowd(entry));
     }
 
     fn crowd_of_strangers(&self) -> Crowd {
