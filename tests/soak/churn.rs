@@ -136,7 +136,9 @@ impl Churn {
         lives: Duration,
         chance: &mut Chance,
     ) -> Result<(), End> {
-        let failed = |why: String| End::Failed(format!("{version:?}: {why}"));
+        let born = Instant::now();
+        let failed =
+            |why: String| End::Failed(format!("{version:?} after {:.1?}: {why}", born.elapsed()));
         let to = if version == Version::HTTP_3 { self.path } else { self.direct };
         let (began, browser) = (Instant::now(), Client::new(&[]).wants_x509());
         let mut connection = connect(version, to, "localhost", &browser).await.map_err(failed)?;
@@ -154,13 +156,14 @@ impl Churn {
     }
 
     async fn peer(&self, peer: u8, lives: Duration, chance: &mut Chance) -> Result<(), End> {
+        let born = Instant::now();
         let lost = |error: quinn::ConnectionError| match close_code(&error) {
             // Not authorised, or revoked. A stateless reset can come in the place of the close.
             Some(1 | 2) if self.may_be_revoked(peer) => End::Revoked,
             _ if matches!(error, quinn::ConnectionError::Reset) && self.may_be_revoked(peer) => {
                 End::Revoked
             }
-            _ => End::Failed(format!("peer {peer}: {error}")),
+            _ => End::Failed(format!("peer {peer} after {:.1?}: {error}", born.elapsed())),
         };
         let began = Instant::now();
         let (socket, client) = (socket(), Client::new(&[b"echo/1"]).showing(Shown::raw(peer)));

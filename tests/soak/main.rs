@@ -38,6 +38,9 @@ struct Sample {
     connections: u64,
 }
 
+/// Chance may give one peer more connections than the eight of the default.
+const MANY: [&str; 2] = ["--option", "max-connections=200"];
+
 fn sample(machine: &Machine, server: &Server, began: Instant) -> Sample {
     let process = format!("/proc/{}", server.running.pid());
     let text = fs::read_to_string(format!("{process}/status")).unwrap();
@@ -93,7 +96,8 @@ fn machine() -> Machine {
     );
     fs::write(machine.file("endpoint.toml"), config).unwrap();
     for peer in PEERS {
-        let said = machine.run(&["trust", "add", &identity(peer).fingerprint().to_string()]);
+        let key = identity(peer).fingerprint().to_string();
+        let said = machine.run(&[&["trust", "add", &key], &MANY[..]].concat());
         assert_eq!(said.code(), 0, "{said:?}");
     }
     machine
@@ -208,8 +212,9 @@ async fn revoke_and_add(machine: &Arc<Machine>, churn: &Arc<Churn>, peer: u8) {
     let (machine, churn) = (Arc::clone(machine), Arc::clone(churn));
     let changes = tokio::task::spawn_blocking(move || {
         churn.revoked(peer, true);
-        for change in ["rm", "add"] {
-            let said = machine.run(&["trust", change, &key]);
+        let add = [&["trust", "add", &key], &MANY[..]].concat();
+        for change in [&["trust", "rm", &key][..], &add] {
+            let said = machine.run(change);
             assert_eq!(said.code(), 0, "{said:?}");
         }
         churn.revoked(peer, false);
