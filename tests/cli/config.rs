@@ -158,12 +158,23 @@ fn certificates_are_judged_as_serve_does() {
         )
     };
     both_refuse(&machine, &config("missing.pem", "k.pem"), "missing.pem");
-    both_refuse(&machine, &config("none.pem", "k.pem"), "none.pem");
-    both_refuse(&machine, &config("c.pem", "other.pem"), "a.example");
-    fs::write(machine.file("endpoint.toml"), config("c.pem", "k.pem")).unwrap();
-    let said = machine.run(&["config", "check"]);
-    assert_eq!(said.code(), 0, "{said:?}");
-    assert!(!machine.file("identity.key").exists());
+    // What can befall a file by itself keeps nobody from being served, and is told by both.
+    for (cert, key, says) in [
+        ("none.pem", "k.pem", "none.pem"),
+        ("c.pem", "other.pem", "does not belong"),
+        ("c.pem", "k.pem", ""),
+    ] {
+        fs::write(machine.file("endpoint.toml"), config(cert, key)).unwrap();
+        let said = machine.run(&["config", "check"]);
+        assert!(said.code() == 0 && said.err.contains(says), "{cert} {key}: {said:?}");
+        assert_eq!(said.err.is_empty(), says.is_empty(), "{said:?}");
+        assert!(!machine.file("identity.key").exists());
+    }
+    fs::write(machine.file("endpoint.toml"), config("c.pem", "other.pem")).unwrap();
+    let server = machine.serve();
+    let info = machine.json(&["cert", "info", "a.example"]);
+    assert_eq!((&info["condition"], &info["fallback"]), (&"damaged".into(), &true.into()));
+    drop(server);
 }
 
 #[test]
