@@ -61,7 +61,11 @@ struct SqliteStore {
 
 impl SqliteStore {
     async fn connection(&self) -> Result<PoolConnection<Sqlite>, StoreError> {
-        match self.pool().await.acquire().await.map_err(|error| self.told(error)) {
+        self.connection_that(false).await
+    }
+
+    async fn connection_that(&self, writes: bool) -> Result<PoolConnection<Sqlite>, StoreError> {
+        match self.pool(writes).await.acquire().await.map_err(|error| self.told(error)) {
             // What cannot be opened for writing any more can perhaps be read.
             Err(error @ StoreError::Unwritable { .. }) => match self.only_read().await {
                 Some(pool) => pool.acquire().await.map_err(|error| self.told(error)),
@@ -190,7 +194,7 @@ impl SqliteStore {
 
     async fn write_all(&self, changes: Vec<Change>, now: Timestamp) -> Result<(), StoreError> {
         let _turn = self.writing.lock().await;
-        let mut connection = self.connection().await?;
+        let mut connection = self.connection_that(true).await?;
         let written = self.write_in(&mut connection, changes, now).await;
         let (written, number) = Self::done(&mut connection, written)?;
         for (kind, id) in written {
@@ -329,7 +333,7 @@ impl SqliteStore {
         let until = Timestamp::from_millisecond(until).unwrap_or(Timestamp::MAX);
         let owner = super::owner().map_err(|why| faults::unusable(&self.path, why))?;
         let _turn = self.writing.lock().await;
-        let mut connection = self.connection().await?;
+        let mut connection = self.connection_that(true).await?;
         // One statement: takes it if it is free or over, else changes nothing.
         let taken = sqlx::query(
             "INSERT INTO locks (name, owner, until) VALUES (?1, ?2, ?3)
@@ -393,7 +397,7 @@ impl Store for SqliteStore {
     fn unlock(&self, lease: Lease) -> Pending<'_, ()> {
         Box::pin(async move {
             let _turn = self.writing.lock().await;
-            let mut connection = self.connection().await?;
+            let mut connection = self.connection_that(true).await?;
             let freed = sqlx::query("DELETE FROM locks WHERE name = ?1 AND owner = ?2")
                 .bind(&lease.name)
                 .bind(&lease.owner)

@@ -101,11 +101,12 @@ async fn pool(options: SqliteConnectOptions) -> Result<SqlitePool, sqlx::Error> 
 }
 
 impl SqliteStore {
-    /// The connections; those that only read are given up as soon as writing is possible again.
-    pub(super) async fn pool(&self) -> SqlitePool {
+    /// The connections; those that only read are given up as soon as writing is possible again. `writes`: that is
+    /// tried now, however lately it failed.
+    pub(super) async fn pool(&self, writes: bool) -> SqlitePool {
         let due = {
             let mut pool = self.pool.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
-            let due = pool.only_reads_since.is_some_and(|since| since.elapsed() >= AGAIN);
+            let due = pool.only_reads_since.is_some_and(|since| writes || since.elapsed() >= AGAIN);
             if due {
                 // Others go on with what there is meanwhile.
                 pool.only_reads_since = Some(Instant::now());
