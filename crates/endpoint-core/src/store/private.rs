@@ -6,7 +6,7 @@
 
 #![allow(
     clippy::disallowed_methods,
-    reason = "called while a store is opened, before the endpoint listens"
+    reason = "called apart, and while a store is opened, before the endpoint listens"
 )]
 
 use std::{

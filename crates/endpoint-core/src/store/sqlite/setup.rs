@@ -5,7 +5,7 @@
 
 #![allow(
     clippy::disallowed_methods,
-    reason = "called while a store is opened, before the endpoint listens"
+    reason = "called apart, and while a store is opened, before the endpoint listens"
 )]
 
 use std::{
@@ -26,14 +26,21 @@ use super::{
     super::{StoreError, private, seal::Sealer, secret::Secret},
     faults::{migration, told, unusable},
 };
-use crate::config::StoreSecret;
+use crate::{apart::apart, config::StoreSecret};
 
 /// Makes the store if there is none, brings its schema up to date and gives its keys.
 pub(super) async fn prepare(path: &Path, secret: &StoreSecret) -> Result<Sealer, StoreError> {
-    private::folder(path).map_err(|why| unusable(path, why))?;
-    let sealed = examine(path)?.then_some(path);
-    let secrets = Secrets::load(secret, sealed)?;
-    make(path)?;
+    let (file, secret) = (path.to_owned(), secret.clone());
+    // A store that could not be written is prepared again while the endpoint runs.
+    let at_hand = move || {
+        private::folder(&file).map_err(|why| unusable(&file, why))?;
+        let sealed = examine(&file)?.then_some(file.as_path());
+        let secrets = Secrets::load(&secret, sealed)?;
+        make(&file)?;
+        Ok::<_, StoreError>(secrets)
+    };
+    let secrets = apart(move || Ok::<_, String>(at_hand())).await;
+    let secrets = secrets.map_err(|why| unusable(path, why))??;
     let mut connection = connect(path).await?;
     let sealer = match write_ahead(&mut connection).await {
         Ok(()) => sealer(&mut connection, path, &secrets).await,
