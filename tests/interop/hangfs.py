@@ -36,6 +36,12 @@ class Hanging(Operations):
     def mkdir(self, path, mode):
         return os.mkdir(self.at(path), mode)
 
+    def mknod(self, path, mode, device):
+        return os.mknod(self.at(path), mode, device)
+
+    def chown(self, path, user, group):
+        return os.chown(self.at(path), user, group)
+
     def unlink(self, path):
         return os.unlink(self.at(path))
 
