@@ -27,7 +27,7 @@ type Held = Box<dyn Any + Send>;
 type Attack = fn(SocketAddr) -> Pin<Box<dyn Future<Output = Held> + Send>>;
 
 /// A number of bytes of `/proc/PID/status`.
-fn status(server: &Server, name: &str) -> u64 {
+pub(crate) fn status(server: &Server, name: &str) -> u64 {
     let path = format!("/proc/{}/status", server.running.pid());
     let text = fs::read_to_string(path).unwrap();
     let line = text.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(':')).unwrap();

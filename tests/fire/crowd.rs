@@ -108,14 +108,14 @@ async fn hold(server: SocketAddr, place: IpAddr, bytes: &[u8]) -> std::io::Resul
     socket.bind((place, 0).into())?;
     let mut stream = socket.connect(server).await?;
     stream.write_all(bytes).await?;
-    stream.read(&mut [0; 64]).await?;
+    let _came = stream.read(&mut [0; 64]).await?;
     Ok(())
 }
 
 async fn shaken(server: SocketAddr, place: IpAddr) -> std::io::Result<()> {
     let client = Client::new(&[b"http/1.1"]).wants_x509();
     let mut stream = client.dial_tcp(&place.to_string(), server, "localhost", &[]).await?;
-    stream.read(&mut [0; 64]).await?;
+    let _came = stream.read(&mut [0; 64]).await?;
     Ok(())
 }
 

@@ -126,7 +126,8 @@ async fn what_a_proxy_passed_on_is_not_from_this_machine_unless_a_trusted_one_sa
                   [[site.route]]\npath = \"/trusting\"\naccess = \"loopback\"\n\
                   trusted_proxies = [\"127.0.0.1\"]\n";
     let (_machine, server, address) = serving(&upstream, routes);
-    let rows: [(&[(&str, &str)], u16, u16); 8] = [
+    type Row = (&'static [(&'static str, &'static str)], u16, u16);
+    let rows: [Row; 8] = [
         (&[], 200, 200),
         (&[("x-forwarded-for", "192.0.2.1")], 403, 403),
         (&[("x-forwarded-for", "127.0.0.1")], 403, 200),
