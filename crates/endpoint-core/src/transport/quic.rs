@@ -12,7 +12,7 @@ use socket2::{Domain, Protocol, Socket, Type};
 
 use super::{
     Qlog,
-    amplification::{Counted, Ledger, Unproven},
+    amplification::{Counted, Unproven},
     credit::INITIAL_STREAMS,
     keys::ListenKeys,
     network::{Network, of_system},
@@ -99,7 +99,7 @@ pub(crate) struct Accepting {
     others: ServerConfig,
     limits: Limits,
     /// What goes to addresses that are not proven.
-    ledger: Arc<Ledger>,
+    counted: Arc<Counted>,
     /// Where traces go.
     qlog: Option<Arc<Qlog>>,
 }
@@ -131,7 +131,7 @@ impl Accepting {
     /// Counts what goes to the address of `incoming` as long as nothing proves it (RFC 9000 §8.1).
     pub(crate) fn unproven(&self, incoming: &quinn::Incoming) -> Option<Unproven> {
         (!incoming.remote_address_validated())
-            .then(|| self.ledger.unproven(incoming.remote_address(), &incoming.orig_dst_cid()))
+            .then(|| self.counted.unproven(incoming.remote_address(), &incoming.orig_dst_cid()))
     }
 }
 
@@ -243,14 +243,14 @@ pub(crate) fn server_endpoint(
     within.crypto = inside;
     let mut config = keys.endpoint_config()?;
     config.rng_seed(seed);
-    let ledger = Ledger::new();
+    let counted = Counted::new(socket);
     let endpoint = quinn::Endpoint::new_with_abstract_socket(
         config,
         Some(others.clone()),
-        Counted::new(socket, Arc::clone(&ledger)),
+        Arc::clone(&counted) as _,
         Arc::new(quinn::TokioRuntime),
     )?;
-    Ok((endpoint, Accepting { inside: within, others, limits: limits.clone(), ledger, qlog }))
+    Ok((endpoint, Accepting { inside: within, others, limits: limits.clone(), counted, qlog }))
 }
 
 /// A quinn endpoint that only dials, with keys of its own, over `network` or the system's.
