@@ -5,6 +5,7 @@
 
 mod bundle;
 mod bundle_program;
+mod held_store;
 mod ocsp;
 mod ocsp_program;
 mod odd_files;

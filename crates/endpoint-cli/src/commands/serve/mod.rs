@@ -120,11 +120,13 @@ pub(super) async fn run(args: Serve, context: &Context) -> Result<()> {
         TlsVersion::V1_2 => builder,
         TlsVersion::V1_3 => builder.tls13_only(),
     };
-    let endpoint = web
-        .attach(handlers(builder, &config))
-        .bind()
-        .await
-        .map_err(|error| bind_fault(&error, context))?;
+    // A store that somebody holds, or a disk that hangs, keeps nobody from ending the start.
+    let endpoint = tokio::select! {
+        bound = web.attach(handlers(builder, &config)).bind() => {
+            bound.map_err(|error| bind_fault(&error, context))?
+        }
+        () = signals.end() => return Ok(()),
+    };
     let desk = Arc::new(FrontDesk::new(endpoint.clone(), peers, state.clone(), listeners.clone()));
     let facts = Facts::new(endpoint.clone(), Arc::clone(&desk));
     let port = ready::port_of_tcp(&endpoint, &listeners).unwrap_or(443);
