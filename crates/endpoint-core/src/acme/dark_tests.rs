@@ -314,3 +314,31 @@ async fn where_doubt_admits_nobody_most_of_these_go_dark() {
     }
     assert!((150..240).contains(&dark), "{dark}");
 }
+
+#[tokio::test]
+async fn a_record_that_is_damaged_under_a_process_that_has_it_whole_costs_no_order() {
+    let world = World::new();
+    let source = world.source();
+    source.look(world.clock.now(), false).await;
+    world.authorities.state().orders.clear();
+    for day in 1..=5 {
+        world.clock.advance(DAY);
+        world.store.alter(Kind::Certificate, NAME, false, |body| body.truncate(9)).await;
+        let cell =
+            Cell { record: "certificate", damage: "cut", ended: false, up: true, disk: Disk::Fine };
+        live(&world, &source, HOUR, cell).await;
+        let aside = world.store.asides().await.unwrap().len();
+        assert_eq!((orders(&world), aside), (0, day), "{:?}", source.standing());
+    }
+    // It was written again each time.
+    let next = world.source();
+    assert!(next.kept(world.clock.now()).await.fresh.is_some());
+    live(
+        &world,
+        &next,
+        HOUR,
+        Cell { record: "certificate", damage: "cut", ended: false, up: true, disk: Disk::Fine },
+    )
+    .await;
+    assert_eq!(orders(&world), 0, "{:?}", next.standing());
+}

@@ -62,6 +62,8 @@ pub(super) struct State {
     pub(super) trouble: Option<String>,
     /// Which record was damaged, until a certificate was issued since.
     pub(super) lost: Option<String>,
+    /// What is held is the newest all the same: it stood in memory, whole, when its record was found damaged.
+    newest_held: bool,
     /// An order was made that could not be entered.
     pub(super) ordered_unkept: bool,
     pub(super) standing: Standing,
@@ -81,6 +83,7 @@ impl State {
 
     /// Goes on with what is whole in memory, and has it kept again.
     fn keep_again(&mut self, in_memory: Option<Held>) {
+        self.newest_held = in_memory.is_some();
         self.unkept = in_memory.as_ref().map(|held| Arc::clone(&held.kept));
         self.held = in_memory;
     }
@@ -89,7 +92,8 @@ impl State {
     fn planned(&self) -> Option<Validity> {
         let held = self.held.as_ref()?;
         // One that stands in for a damaged one was due when that was issued.
-        self.lost.is_none().then(|| held.newest.unwrap_or(held.loaded.validity))
+        (self.lost.is_none() || self.newest_held)
+            .then(|| held.newest.unwrap_or(held.loaded.validity))
     }
 
     fn condition(&self) -> Condition {
@@ -186,6 +190,7 @@ impl AcmeSource {
                 let damaged = held.info.condition == Condition::Damaged;
                 if damaged {
                     state.lost.clone_from(&held.info.fault);
+                    state.newest_held = false;
                 }
                 let same = in_memory.as_ref().is_some_and(|own| own.leaf() == held.leaf());
                 if damaged && in_memory.is_some() && !same {
