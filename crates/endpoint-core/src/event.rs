@@ -39,11 +39,13 @@ counters! {
     arrivals,
     /// Arrivals answered with a Retry packet (RFC 9000 §8.1.2).
     retries,
-    /// Arrivals refused before any TLS work: limits or shutdown.
+    /// Arrivals refused before any TLS work, and finished handshakes for which there was no room: limits,
+    /// penalties or shutdown.
     refused,
     /// Of these, because there was no room and nobody who could give way.
     refused_full,
-    /// Of these, because their address had failed too often.
+    /// Refused because their address had failed too often: arrivals, which are part of `refused`, and finished
+    /// handshakes with a key without a grant, which are not.
     penalised,
     /// Arrivals that waited for their turn to shake hands.
     held,

@@ -1,10 +1,13 @@
 //! For how long is a source refused that keeps failing? In the manner of OpenSSH's `PerSourcePenalties`.
 //!
-//! Each failure costs some seconds, seconds add up, and nothing is refused before fifteen of them are owed.
-//! Not here: whose failures are booked (`table`: proven addresses that are not exempt and from which no peer
-//! was authorised of late).
+//! Each failure costs some seconds, seconds add up, and nothing follows before fifteen of them are owed. They
+//! are booked on every prefix of the address, from a wider one so many times as many are needed
+//! (`Budget::weight`). Not here: whose failures are booked (`table`: proven addresses that are not exempt and
+//! from which no peer was authorised of late), and what follows: an address is refused (`table`), a wider
+//! prefix is only put behind others where handshakes are scarce (`shake`).
 //!
-//! Always true: a penalty ends by itself, ten minutes after the last failure at the latest.
+//! Always true: a penalty ends by itself. After the last failure an address and a site (/24, /48) have ten
+//! minutes at most, an IPv6 /40 sixteen and a /32 sixty-four: as much as it takes to begin theirs.
 
 use std::time::Duration;
 
@@ -50,9 +53,9 @@ impl Failure {
     }
 }
 
-/// Seconds owed before anything is refused.
+/// Seconds owed before anything follows, by an address.
 const ENFORCED_FROM: Duration = Duration::from_secs(15);
-/// The most that can be owed.
+/// The most that can be owed, unless a wide prefix needs more before anything follows.
 const MOST: Duration = Duration::from_secs(600);
 /// What one good connection takes off a debt that is not enforced yet: behind an address with many users a
 /// few of them always fail.
@@ -123,6 +126,19 @@ mod tests {
         }
         assert!(penalty.is_enforced(now + Duration::from_secs(599)));
         assert!(!penalty.is_enforced(now + Duration::from_secs(600)));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_wide_prefix_owes_at_most_what_it_takes_to_begin() {
+        let now = Instant::now();
+        for (weight, most) in [(16, 600), (64, 960), (256, 3_840)] {
+            let mut penalty = Penalty::default();
+            for _ in 0..1_000 {
+                penalty.book(Failure::Panic, weight, now);
+            }
+            assert!(penalty.is_enforced(now + Duration::from_secs(most - 1)));
+            assert!(!penalty.is_enforced(now + Duration::from_secs(most)));
+        }
     }
 
     #[tokio::test(start_paused = true)]

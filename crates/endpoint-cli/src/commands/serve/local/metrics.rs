@@ -172,9 +172,15 @@ fn of(info: &CertificateInfo) -> Vec<(String, String)> {
 const HELP: [(&str, &str); 19] = [
     ("arrivals", "first packets and TCP connections that arrived"),
     ("retries", "arrivals answered with a Retry packet, to see whether the address is real"),
-    ("refused", "arrivals refused before any TLS work, for a limit or during shutdown"),
-    ("refused_full", "of these, because there was no room and nobody who could give way"),
-    ("penalised", "of these, because their address had failed too often"),
+    (
+        "refused",
+        "arrivals, and handshakes without room for a connection, refused: limit, penalty or shutdown",
+    ),
+    ("refused_full", "of those refused, because there was no room and nobody who could give way"),
+    (
+        "penalised",
+        "refused because their address had failed, or had shown keys without a grant, too often",
+    ),
     ("held", "arrivals that waited for their turn to shake hands"),
     ("gave_way", "strangers told to end because others needed the room"),
     ("handshakes", "handshakes finished"),
