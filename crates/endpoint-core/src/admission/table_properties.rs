@@ -74,7 +74,7 @@ const HANDSHAKES: usize = 16;
 const CONNECTIONS: usize = 32;
 
 proptest! {
-    #![proptest_config(ProptestConfig::with_cases(64))]
+    #![proptest_config(ProptestConfig::with_cases(if std::env::var_os("ENDPOINT_TEST_LONG").is_some() { 4_096 } else { 64 }))]
 
     #[test]
     fn counts_are_right_room_is_bounded_and_nobody_busy_or_new_gives_way(
