@@ -2,7 +2,8 @@
 //!
 //! Real parts come from the Debian archive. A part that is there is used as it is; a missing one is
 //! installed, and when that cannot be done the tests do not run: a test that silently leaves out
-//! its real part proves nothing.
+//! its real part proves nothing. Some of them also need root while they run, for file systems of their
+//! own and for capabilities.
 
 use std::{
     path::{Path, PathBuf},
@@ -27,18 +28,26 @@ pub const PARTS: &[Part] = &[
     Part { program: "gtlsclient", package: "ngtcp2-client" },
     // A library, which fusepy loads.
     Part { program: "libfuse.so.2", package: "libfuse2" },
+    Part { program: "mount", package: "mount" },
     Part { program: "node", package: "nodejs" },
     Part { program: "openssl", package: "openssl" },
     Part { program: "pebble", package: "pebble" },
+    Part { program: "pebble-challtestsrv", package: "pebble" },
+    // Their packages from PyPI come by `python3 -m pip`.
     Part { program: "pip3", package: "python3-pip" },
     Part { program: "python3", package: "python3" },
     Part { program: "setpriv", package: "util-linux" },
     Part { program: "ssh-keygen", package: "openssh-client" },
     Part { program: "systemd-analyze", package: "systemd" },
+    Part { program: "systemd-sysusers", package: "systemd" },
+    Part { program: "umount", package: "mount" },
     Part { program: "unshare", package: "util-linux" },
 ];
 
-/// Makes sure that every part is there.
+/// The device of file systems in user space.
+const FUSE: &str = "/dev/fuse";
+
+/// Makes sure that every part is there, and that the tests may use it.
 pub fn provide() -> Outcome {
     let missing = missing(PARTS, &search_path());
     for part in PARTS {
@@ -46,7 +55,7 @@ pub fn provide() -> Outcome {
         println!("    {} (Debian package {}): {state}", part.program, part.package);
     }
     if missing.is_empty() {
-        return Ok(());
+        return allowed(is_root(), Path::new(FUSE));
     }
     let packages: Vec<&str> = missing.iter().map(|part| part.package).collect();
     let by_hand = format!("apt-get install -y --no-install-recommends {}", packages.join(" "));
@@ -61,9 +70,29 @@ pub fn provide() -> Outcome {
     install.extend(&packages);
     apt(&install)?;
     match self::missing(&missing, &search_path()).first() {
-        None => Ok(()),
+        None => allowed(true, Path::new(FUSE)),
         Some(part) => Err(format!("{} is still missing after `{by_hand}`", part.program)),
     }
+}
+
+/// Whether the tests may mount and give capabilities.
+fn allowed(root: bool, fuse: &Path) -> Outcome {
+    if !root {
+        return Err(
+            "some of these tests mount file systems and give capabilities; run this as root, or \
+                    `cargo xtask test --hermetic`"
+                .to_owned(),
+        );
+    }
+    if !fuse.exists() {
+        return Err(format!(
+            "{} is missing, which the tests of disks that hang need; load the kernel's module (`modprobe fuse`), \
+             give the container the device (`--device {0} --cap-add SYS_ADMIN`), or run `cargo xtask test \
+             --hermetic`",
+            fuse.display()
+        ));
+    }
+    Ok(())
 }
 
 fn missing(parts: &[Part], folders: &[PathBuf]) -> Vec<Part> {
@@ -112,5 +141,15 @@ mod tests {
         }
         let missing = missing(PARTS, &[folder.path().to_path_buf()]);
         assert_eq!(missing, [Part { program: "gnutls-cli", package: "gnutls-bin" }]);
+    }
+
+    #[test]
+    fn asks_for_root_and_for_the_device_of_file_systems() {
+        let folder = tempfile::tempdir().unwrap();
+        let fuse = folder.path().join("fuse");
+        assert!(allowed(false, &fuse).unwrap_err().contains("as root"));
+        assert!(allowed(true, &fuse).unwrap_err().contains("modprobe fuse"));
+        std::fs::write(&fuse, "").unwrap();
+        assert_eq!(allowed(true, &fuse), Ok(()));
     }
 }
