@@ -25,7 +25,7 @@ pub(crate) enum Category {
 /// A failure of somebody whose address is proven.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub(crate) enum Failure {
-    /// The handshake or the first request was not there in time.
+    /// The first byte or the handshake was not there in time.
     Deadline,
     /// It went away with a handshake begun, or shook hands and asked for nothing.
     Left,
