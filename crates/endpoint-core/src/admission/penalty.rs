@@ -129,7 +129,7 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn a_wide_prefix_owes_at_most_what_it_takes_to_begin() {
+    async fn a_wide_prefix_owes_ten_minutes_or_what_it_takes_to_begin() {
         let now = Instant::now();
         for (weight, most) in [(16, 600), (64, 960), (256, 3_840)] {
             let mut penalty = Penalty::default();
