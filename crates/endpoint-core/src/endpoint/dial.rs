@@ -22,7 +22,7 @@ use super::{
 pub use crate::tls::{GivenRoots, Roots};
 use crate::{
     alpn::Alpn,
-    apart::apart,
+    apart::Turns,
     close::CloseCode,
     config::Limits,
     error::LinkError,
@@ -65,6 +65,8 @@ pub(super) struct Dialler {
     identity: Identity,
     limits: Limits,
     known: Option<PathBuf>,
+    /// One look at `known` at a time, however many dial.
+    looking: Turns,
     failures: Failures,
     v4: OnceLock<quinn::Endpoint>,
     v6: OnceLock<quinn::Endpoint>,
@@ -123,7 +125,8 @@ impl Dialler {
         network: Option<Arc<dyn Network>>,
     ) -> Self {
         let (v4, v6, failures) = (OnceLock::new(), OnceLock::new(), Failures::default());
-        Self { identity, limits, known, failures, v4, v6, qlog, network }
+        let looking = Turns::default();
+        Self { identity, limits, known, looking, failures, v4, v6, qlog, network }
     }
 
     /// Ends dialled connections: their peers are told.
@@ -222,7 +225,12 @@ impl Dialler {
 
     async fn known(&self, name: &str) -> Result<Option<(Fingerprint, HostPort)>, ConnectError> {
         let Some(path) = self.known.clone() else { return Ok(None) };
-        let known = apart(move || KnownPeers::load(&path)).await;
+        let (deadline, at) = (self.limits.handshake_deadline, path.clone());
+        let look = self.looking.apart(move || KnownPeers::load(&at));
+        let known = timeout(deadline, look).await.unwrap_or_else(|_| {
+            let (path, time) = (path.display(), deadline.as_secs_f32());
+            Err(format!("{path} could not be read within {time} s: look after its disk"))
+        });
         Ok(known.map_err(|reason| ConnectError::KnownPeers { reason })?.find(name))
     }
 
