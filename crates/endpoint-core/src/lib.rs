@@ -25,7 +25,6 @@ pub mod event;
 pub mod facts;
 pub mod hostname;
 pub mod identity;
-#[allow(dead_code, reason = "the table of sources and the protocols take it up")]
 mod phase;
 pub mod target;
 

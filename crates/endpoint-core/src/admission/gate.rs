@@ -235,6 +235,7 @@ impl Waiting {
     }
 
     /// It ends for a reason of its own.
+    #[allow(dead_code, reason = "without TCP nothing fails before its handshake")]
     pub(crate) fn failed(mut self, failure: Failure) {
         self.ticket.end = End::Failed(failure);
     }

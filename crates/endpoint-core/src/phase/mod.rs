@@ -145,6 +145,7 @@ impl Activity {
     }
 
     /// The phase as it is now.
+    #[cfg(test)]
     pub(crate) fn phase(&self) -> Phase {
         self.state().phase
     }

@@ -67,6 +67,7 @@ impl Pace {
     }
 
     /// Waits until the first byte is overdue.
+    #[allow(dead_code, reason = "over QUIC the first byte begins the connection")]
     pub(crate) async fn first_byte(&self) {
         let PaceLimits { first_byte, first_byte_crowded, .. } = self.limits;
         let (_, since) = self.activity.place();
