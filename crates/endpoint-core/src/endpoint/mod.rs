@@ -75,7 +75,7 @@ use crate::{
 };
 
 /// A bound endpoint. Cheap to clone; the clones are one endpoint. When the last clone is dropped without
-/// [`Endpoint::shutdown`], listening and live connections end at once.
+/// [`Endpoint::shutdown`], listening and live connections end at once, as with [`Endpoint::close_now`].
 #[derive(Clone)]
 pub struct Endpoint(Arc<Inner>);
 
@@ -256,6 +256,7 @@ impl Shared {
 impl Drop for Inner {
     fn drop(&mut self) {
         self.shared.end();
+        self.shared.wait_written();
     }
 }
 

@@ -99,10 +99,11 @@ impl Shared {
             Some(taken) => {
                 let mut reload = taken.reload;
                 reload.closed = self.live.set_policy(self.peers.policy());
-                self.report(&reload);
+                // Before it is told: whoever ends the endpoint at the word waits for the writing.
                 if let (Some(looker), Some(removed)) = (&self.looker, taken.removed) {
                     looker.write_removed(removed);
                 }
+                self.report(&reload);
                 reload
             }
             // Another endpoint with the same list took a newer one.

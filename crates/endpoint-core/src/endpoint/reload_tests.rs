@@ -29,6 +29,8 @@ fn listing(keys: &[u8]) -> String {
 struct Hanging {
     state: Mutex<(bool, String, i64)>,
     moved: Condvar,
+    /// What was written down of removed keys.
+    removed: Mutex<String>,
 }
 
 impl Hanging {
@@ -61,8 +63,11 @@ impl Disk for Hanging {
         Ok(Some((text.into_bytes(), stamp)))
     }
 
-    fn write_removed(&self, _: &str) -> Result<(), TrustFileError> {
+    fn write_removed(&self, text: &str) -> Result<(), TrustFileError> {
         self.call();
+        // As slow as a disk may be: who does not wait for it has not got it.
+        std::thread::sleep(Duration::from_millis(100));
+        text.clone_into(&mut self.removed.lock().unwrap());
         Ok(())
     }
 }
@@ -161,10 +166,34 @@ async fn a_disk_that_hangs_does_not_hold_up_the_end() {
     let live = dial(&endpoint, 2, b"echo/1").await.unwrap();
     disk.hang(true);
     let begun = Wall::now();
+    assert_eq!(endpoint.revoke(&identity(2).fingerprint()), Some(1));
     endpoint.shutdown_within(Duration::from_secs(1)).await;
     closes(&live).await;
-    assert!(begun.elapsed() < Duration::from_secs(2), "{:?}", begun.elapsed());
+    // Waited for once: neither does this hang, nor the drop.
+    endpoint.close_now();
+    drop(endpoint);
+    assert!(begun.elapsed() < Duration::from_secs(10), "{:?}", begun.elapsed());
+    // The last of it was given to the thread all the same.
+    assert!(disk.removed.lock().unwrap().is_empty());
     disk.hang(false);
+    let key = identity(2).fingerprint().to_string();
+    until(|| disk.removed.lock().unwrap().contains(&key)).await;
+}
+
+#[tokio::test]
+async fn a_removed_key_is_written_down_before_the_end_however_it_ends() {
+    let key = identity(2).fingerprint();
+    for end in ["shutdown", "close_now", "drop"] {
+        let (endpoint, disk) = bound(&[2]).await;
+        assert_eq!(endpoint.revoke(&key), Some(0));
+        match end {
+            "shutdown" => _ = endpoint.shutdown().await,
+            "close_now" => endpoint.close_now(),
+            _ => drop(endpoint),
+        }
+        let removed = disk.removed.lock().unwrap().clone();
+        assert!(removed.contains(&key.to_string()), "{end}: {removed:?}");
+    }
 }
 
 /// The twin: a look from inside a task, as it was, stands still with everything else.

@@ -1,7 +1,8 @@
 //! How does an endpoint end?
 //!
 //! Refuse newcomers, tell handlers, wait up to the deadline, close with a documented code, let the closes
-//! reach their peers, end background tasks. Never close first.
+//! reach their peers, end background tasks. Never close first. Keys that were removed are written down before,
+//! or a program that begins anew at once would let them enrol; a disk that hangs is waited for a second.
 
 use std::{sync::Arc, time::Duration};
 
@@ -24,6 +25,9 @@ pub struct DrainReport {
 /// Time kept back from the deadline for closes to reach their peers. QUIC's closing period is three
 /// probe timeouts (RFC 9000 §10.2); waiting for it is not bounded by quinn.
 const CLOSING: Duration = Duration::from_millis(400);
+
+/// How long the end waits for the list of removed keys to be written.
+const WRITING: Duration = Duration::from_secs(1);
 
 impl Endpoint {
     /// Stops accepting, waits for handlers up to the configured deadline, then closes what is left.
@@ -55,20 +59,35 @@ impl Endpoint {
             self.0.dialler.idle().await;
         };
         // A peer that is gone never acknowledges; its closing period is not worth the deadline.
-        let _ = timeout(CLOSING.min(ends.saturating_duration_since(Instant::now())), idle).await;
+        let left = ends.saturating_duration_since(Instant::now());
+        let written = async {
+            if let Some(looker) = &shared.looker {
+                looker.written(WRITING.min(left)).await;
+            }
+        };
+        let (_, ()) = tokio::join!(timeout(CLOSING.min(left), idle), written);
         shared.end();
         info!(cut, "stopped");
         DrainReport { finished: alive.saturating_sub(cut), cut }
     }
 
-    /// Ends everything at once; peers are told if the packets get through.
+    /// Ends everything at once; peers are told if the packets get through. If keys were removed a moment ago, it
+    /// blocks until that is written down, for a second at the most; [`Self::shutdown`] awaits it.
     pub fn close_now(&self) {
         self.0.dialler.close();
         self.0.shared.end();
+        self.0.shared.wait_written();
     }
 }
 
 impl Shared {
+    /// Blocks until removed keys are written down, if nobody has waited for that before.
+    pub(super) fn wait_written(&self) {
+        if let Some(looker) = &self.looker {
+            looker.wait_written(WRITING);
+        }
+    }
+
     pub(super) fn end(self: &Arc<Self>) {
         self.gate.close();
         self.draining.cancel();

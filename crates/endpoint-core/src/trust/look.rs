@@ -9,22 +9,24 @@
 //! first seen. Whoever asks wants no such pause: it was asked after the writing.
 //!
 //! Always true: what was read stood still from before it was opened until after it was read, or had its
-//! time; a change that leaves time and length as they were is seen at the next confirmation.
+//! time; a change that leaves time and length as they were is seen at the next confirmation. What was given to
+//! be written is written before the thread ends by itself.
 
 mod disk;
 
 use std::{
+    pin::pin,
     sync::{
         Arc, Condvar, Mutex, MutexGuard, PoisonError,
-        atomic::{AtomicU64, Ordering},
+        atomic::{AtomicBool, AtomicU64, Ordering},
     },
     thread,
     time::Duration,
 };
 
 use tokio::{
-    sync::{mpsc, oneshot},
-    time::Instant,
+    sync::{Notify, mpsc, oneshot},
+    time::{Instant, timeout},
 };
 
 pub(crate) use self::disk::{Disk, RealDisk};
@@ -73,12 +75,19 @@ pub(crate) enum Found {
 #[derive(Debug)]
 pub(crate) struct Looker(Arc<Shared>);
 
+/// A thread, and what it finds.
+type Started = (Arc<Looker>, mpsc::Receiver<Look>);
+
 #[derive(Debug)]
 struct Shared {
     orders: Mutex<Orders>,
     bell: Condvar,
     /// Since when a call to the disk has been under way.
     busy: Mutex<Option<Instant>>,
+    /// Told when something was written, or never will be.
+    written: Notify,
+    /// Somebody has waited for that at the end; nobody does so twice.
+    waited: AtomicBool,
 }
 
 #[derive(Debug, Default)]
@@ -88,18 +97,33 @@ struct Orders {
     ended: bool,
     /// Removed keys to write down.
     removed: Option<String>,
+    /// They are being written.
+    writing: bool,
+    /// The thread is there no more.
+    gone: bool,
+}
+
+impl Orders {
+    /// Whether something is still to be written, and somebody there to do it.
+    fn owes(&self) -> bool {
+        !self.gone && (self.writing || self.removed.is_some())
+    }
 }
 
 impl Looker {
     /// Starts the thread for the file of `peers`; `None` if there is no file.
-    pub(crate) fn start(
-        peers: &AuthorizedPeers,
-    ) -> std::io::Result<Option<(Arc<Self>, mpsc::Receiver<Look>)>> {
+    pub(crate) fn start(peers: &AuthorizedPeers) -> std::io::Result<Option<Started>> {
+        Self::start_with(peers, QUIET)
+    }
+
+    fn start_with(peers: &AuthorizedPeers, quiet: Duration) -> std::io::Result<Option<Started>> {
         let Some(disk) = peers.disk() else { return Ok(None) };
         let shared = Arc::new(Shared {
             orders: Mutex::default(),
             bell: Condvar::new(),
             busy: Mutex::default(),
+            written: Notify::new(),
+            waited: AtomicBool::new(false),
         });
         let (looks, receiver) = mpsc::channel(1);
         let thread = Thread {
@@ -111,6 +135,7 @@ impl Looker {
             text: Vec::new(),
             confirm: None,
             peers: peers.clone(),
+            quiet,
         };
         thread::Builder::new().name("trust-file".to_owned()).spawn(move || thread.run())?;
         Ok(Some((Arc::new(Self(shared)), receiver)))
@@ -138,6 +163,35 @@ impl Looker {
     pub(crate) fn write_removed(&self, text: String) {
         self.0.orders().removed = Some(text);
         self.0.bell.notify_all();
+    }
+
+    /// At the end: waits until removed keys are written down, for `longest`, so that a program that begins anew
+    /// at once reads them. Once for each thread, here or in [`Self::wait_written`].
+    pub(crate) async fn written(&self, longest: Duration) {
+        if self.0.waited.swap(true, Ordering::AcqRel) {
+            return;
+        }
+        let written = async {
+            loop {
+                let mut told = pin!(self.0.written.notified());
+                // From here on nothing that is told is missed.
+                told.as_mut().enable();
+                if !self.0.orders().owes() {
+                    return;
+                }
+                told.await;
+            }
+        };
+        // A disk that hangs holds nobody up; the thread goes on as long as the program does.
+        let _late = timeout(longest, written).await;
+    }
+
+    /// The same where nothing can be awaited: blocks.
+    pub(crate) fn wait_written(&self, longest: Duration) {
+        if !self.0.waited.swap(true, Ordering::AcqRel) {
+            let orders = self.0.orders();
+            drop(self.0.bell.wait_timeout_while(orders, longest, |orders| orders.owes()));
+        }
     }
 
     /// Since when the disk has kept the thread waiting, if it does.
@@ -171,6 +225,11 @@ impl Shared {
             (false, false) => Wake::Asked,
             (false, true) => Wake::Time { told: std::mem::take(&mut orders.changed) },
         }
+    }
+
+    fn tell_written(&self) {
+        self.written.notify_waiters();
+        self.bell.notify_all();
     }
 
     /// A call to the disk; while it lasts, everybody can see since when.
@@ -208,26 +267,45 @@ struct Thread {
     text: Vec<u8>,
     confirm: Option<Instant>,
     peers: AuthorizedPeers,
+    /// [`QUIET`]; tests have time.
+    quiet: Duration,
+}
+
+impl Drop for Thread {
+    fn drop(&mut self) {
+        self.shared.orders().gone = true;
+        self.shared.tell_written();
+    }
 }
 
 impl Thread {
     fn run(mut self) {
         let mut wake = Wake::Time { told: false };
-        while wake != Wake::End {
-            if !self.look(wake) {
+        loop {
+            self.write_removed();
+            let ends = wake == Wake::End || !self.look(wake);
+            self.write_removed();
+            if ends {
                 return;
-            }
-            if let Some(text) = self.take_removed()
-                && let Err(error) = self.shared.call(|| self.disk.write_removed(&text))
-            {
-                tracing::warn!(%error, "removed keys could not be written down");
             }
             wake = self.shared.wait(PERIOD);
         }
     }
 
-    fn take_removed(&self) -> Option<String> {
-        self.shared.orders().removed.take()
+    /// Writes removed keys down, if there are some to write.
+    fn write_removed(&self) {
+        let text = {
+            let mut orders = self.shared.orders();
+            let text = orders.removed.take();
+            orders.writing = text.is_some();
+            text
+        };
+        let Some(text) = text else { return };
+        if let Err(error) = self.shared.call(|| self.disk.write_removed(&text)) {
+            tracing::warn!(%error, "removed keys could not be written down");
+        }
+        self.shared.orders().writing = false;
+        self.shared.tell_written();
     }
 
     /// One look. `false`: nobody takes looks any more.
@@ -289,7 +367,9 @@ impl Thread {
         let mut longer = false;
         loop {
             if !hurry {
-                thread::sleep(QUIET);
+                thread::sleep(self.quiet);
+                // They do not wait for a writer of the list that takes its time.
+                self.write_removed();
                 hurry = !self.shared.orders().asked.is_empty();
                 let now = self.stamp()?;
                 if now != stamp && in_time() {

@@ -126,9 +126,13 @@ struct Watching {
 
 impl Watching {
     fn start(text: &str) -> Self {
+        Self::start_with(text, QUIET)
+    }
+
+    fn start_with(text: &str, quiet: Duration) -> Self {
         let disk = TestDisk::with(text);
         let peers = AuthorizedPeers::from_text(text).unwrap().on(disk.clone());
-        let (looker, looks) = Looker::start(&peers).unwrap().unwrap();
+        let (looker, looks) = Looker::start_with(&peers, quiet).unwrap().unwrap();
         Self { peers, disk, looker, looks }
     }
 
@@ -210,29 +214,32 @@ fn one_read_alone_would_lose_keys_that_are_listed() {
 #[test]
 fn waits_for_a_writer_in_place_and_no_longer_than_two_seconds() {
     let all: String = (1..=8).map(line).collect();
-    let mut watching = Watching::start(&all);
+    // Much longer than the writer pauses, also on a slow machine.
+    let mut watching = Watching::start_with(&all, Duration::from_millis(600));
     assert_eq!(watching.take(), (8, None));
     // Cut off, then written line by line, faster than the pause.
     watching.disk.write("");
     watching.looker.changed();
     for n in 1..=8 {
-        thread::sleep(QUIET / 3);
+        thread::sleep(Duration::from_millis(5));
         watching.disk.write(&(1..=n).map(line).collect::<String>());
         watching.looker.changed();
     }
     assert_eq!(watching.take(), (8, None), "nobody who is listed was lost");
     // A writer without end does not keep a key for ever.
     let begun = Wall::now();
-    let disk = Arc::clone(&watching.disk);
+    let (disk, stop) = (Arc::clone(&watching.disk), Arc::new(AtomicBool::new(false)));
+    let stopped = Arc::clone(&stop);
     let writer = thread::spawn(move || {
-        while begun.elapsed() < Duration::from_millis(2_600) {
+        while !stopped.load(Ordering::Acquire) && begun.elapsed() < Duration::from_secs(60) {
             disk.write(&line(1));
-            thread::sleep(QUIET / 4);
+            thread::sleep(Duration::from_millis(25));
         }
     });
     watching.looker.changed();
     assert_eq!(watching.take(), (1, None));
-    assert!(begun.elapsed() < Duration::from_millis(2_600), "{:?}", begun.elapsed());
+    assert!(begun.elapsed() < LONGEST_QUIET * 10, "{:?}", begun.elapsed());
+    stop.store(true, Ordering::Release);
     writer.join().unwrap();
 }
 
