@@ -39,7 +39,9 @@ async fn dead_connections_give_way_to_a_peer_that_comes_back() {
     let began = Instant::now();
     let target = server.target();
     let back = join_all((1..MOST).map(|_| friend.connect(&target, PEER))).await;
-    assert!(began.elapsed() < Duration::from_secs(4), "{:?}", began.elapsed());
+    // One after the other, each for as long as a dead one is asked, it would be ten times that.
+    let most = Duration::from_secs(if endpoint_tests::long() { 4 } else { 20 });
+    assert!(began.elapsed() < most, "{:?}", began.elapsed());
     for connection in &back {
         let connection = connection.as_ref().unwrap();
         within(5, "an echo", echo(connection, b"back")).await.unwrap();
@@ -61,7 +63,8 @@ async fn a_key_that_has_all_its_connections_is_told_its_limit_at_once() {
         let began = Instant::now();
         let over = client.connect(&server.target(), protocol).await.unwrap_err();
         // All of them answer, so nothing is waited for.
-        assert!(began.elapsed() < Duration::from_millis(900), "{:?}", began.elapsed());
+        let most = Duration::from_millis(if endpoint_tests::long() { 900 } else { 9_000 });
+        assert!(began.elapsed() < most, "{:?}", began.elapsed());
         let told = Some(u32::try_from(limit).unwrap());
         let known =
             matches!(&over, ConnectError::TooManyConnections { limit, .. } if *limit == told);

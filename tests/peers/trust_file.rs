@@ -14,7 +14,7 @@ use endpoint_core::{
 };
 use endpoint_tests::{
     node::{PEER, alpn, dialler, echo, identity, noon},
-    within,
+    until, within,
 };
 use tempfile::TempDir;
 use tokio::sync::broadcast;
@@ -297,8 +297,15 @@ async fn a_removed_key_is_refused_enrolment_for_ninety_days_across_restarts() {
     server.holds(0).await;
     // One comes back by hand while nothing runs.
     let Watching { _folder: folder, path, endpoint, .. } = server;
-    endpoint.close_now();
+    endpoint.shutdown().await;
     drop(endpoint);
+    // On a disk that is slower than the end waits for it, the writing goes on.
+    let (removed, key) =
+        (path.with_file_name("authorized_peers.removed"), identity(2).fingerprint().to_string());
+    until("the list of removed keys is written", || {
+        fs::read_to_string(&removed).is_ok_and(|text| text.contains(&key))
+    })
+    .await;
     write(&path, &line(3));
     let server = Watching::open(folder, path).await;
     let refused = server.dial(2, Alpn::ENROLL_1).await;

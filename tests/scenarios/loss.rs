@@ -48,7 +48,9 @@ async fn handshakes(what: &str, impairment: Impairment) {
         tally.from_client + tally.from_server
     );
     // Half of what comes is enough to shake hands before the deadline of 5 s, nearly always.
-    assert!(tries[0] * 10 >= clients * 8, "{tries:?}");
+    // A short run shares the machine.
+    let tenths = count(5, 8);
+    assert!(tries[0] * 10 >= clients * tenths, "{tries:?}");
     assert_eq!(tally.beyond, 0, "{tally:?}");
 }
 

@@ -29,7 +29,8 @@ async fn moving(address: bool) {
     let moved = path.tally().moved;
     println!("acceptance: moved {moved} times (address: {address}): slowest answer {slowest:.0?}");
     assert!(moved >= 2);
-    assert!(slowest < Duration::from_secs(3), "{slowest:?}");
+    let most = Duration::from_secs(if endpoint_tests::long() { 3 } else { 30 });
+    assert!(slowest < most, "{slowest:?}");
 }
 
 #[tokio::test(flavor = "multi_thread")]
