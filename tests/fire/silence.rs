@@ -18,16 +18,22 @@ use tokio::{
     net::TcpStream,
 };
 
-use crate::kinds::{Held, Kind, Stage};
+use crate::{
+    ALONE,
+    kinds::{Held, Kind, Stage},
+    tolerance,
+};
 
 const FIRST_BYTE: Duration = Duration::from_millis(1000);
 const HANDSHAKE: Duration = Duration::from_millis(2000);
 const FIRST_REQUEST: Duration = Duration::from_millis(1200);
 const IDLE: Duration = Duration::from_millis(1500);
-/// How much longer than its deadline a silence may last.
-const LATE: Duration = Duration::from_secs(1);
-/// How much sooner, because the client's clock starts later than the server's.
-const EARLY: Duration = Duration::from_millis(500);
+/// Longer than any of these; whatever ends at one of them is not there any more.
+const MORE: Duration = Duration::from_secs(1);
+/// How much sooner than its deadline a silence may end, because the client's clock starts later than the server's.
+fn early() -> Duration {
+    Duration::from_millis(if endpoint_tests::long() { 500 } else { 900 })
+}
 /// Far away.
 const OFF: Duration = Duration::from_secs(3600);
 
@@ -77,6 +83,7 @@ async fn all(server: SocketAddr) -> Vec<(Kind, Stage, Held)> {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn silence_outlasts_no_deadline() {
+    let _alone = ALONE.lock().await;
     let endpoint = server(short()).await;
     let address = endpoint.local_addrs()[0];
     let opened = Kind::ALL.map(|(kind, stage)| {
@@ -98,7 +105,7 @@ async fn silence_outlasts_no_deadline() {
     let ends: Vec<_> = ends.into_iter().filter(|(kind, ..)| *kind != Kind::QuicHelloOnly).collect();
     let wrong: Vec<_> = ends
         .iter()
-        .filter(|(_, limit, lasted)| *lasted > *limit + LATE || *lasted + EARLY < *limit)
+        .filter(|(_, limit, lasted)| *lasted > *limit + tolerance() || *lasted + early() < *limit)
         .collect();
     assert!(wrong.is_empty(), "{wrong:?}");
     until("nobody is left", || endpoint.connections().is_empty()).await;
@@ -115,6 +122,7 @@ async fn silence_outlasts_no_deadline() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn without_the_deadlines_silence_lives_on() {
+    let _alone = ALONE.lock().await;
     let endpoint = server(off()).await;
     let mut held = all(endpoint.local_addrs()[0]).await;
     tokio::time::sleep(FIRST_REQUEST + IDLE).await;
@@ -126,13 +134,14 @@ async fn without_the_deadlines_silence_lives_on() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn whoever_holds_a_grant_may_be_silent() {
+    let _alone = ALONE.lock().await;
     let endpoint = server(short()).await;
     let address = endpoint.local_addrs()[0];
     let kinds = [Kind::EchoNoStream, Kind::EchoSilentStream, Kind::PingSilentStream, Kind::EchoTcp];
     let opened =
         kinds.map(|kind| Box::pin(async move { (kind, kind.open(address, Some(2)).await) }));
     let mut held = join_all(opened).await;
-    tokio::time::sleep(FIRST_REQUEST + IDLE + LATE).await;
+    tokio::time::sleep(FIRST_REQUEST + IDLE + MORE).await;
     for (kind, held) in &mut held {
         let ended = futures_util::FutureExt::now_or_never(&mut held.end);
         assert!(ended.is_none(), "{kind:?} ended");
@@ -142,6 +151,7 @@ async fn whoever_holds_a_grant_may_be_silent() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn plain_listeners_have_the_same_deadlines() {
+    let _alone = ALONE.lock().await;
     for (limits, ends) in [(short(), true), (off(), false)] {
         let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
         let address = listener.local_addr().unwrap();
@@ -149,6 +159,7 @@ async fn plain_listeners_have_the_same_deadlines() {
         let (options, never) = (PlainOptions::default(), std::future::pending());
         let serving = serve_plain(listener, router, &options, &limits, never).unwrap();
         let serving = tokio::spawn(serving);
+        let patience = IDLE + if ends { tolerance() } else { MORE };
         let begun: [&[u8]; 3] = [b"", b"GET / HT", b"GET / HTTP/1.1\r\nHost: a\r\n\r\n"];
         let lasts = begun.map(|begun| {
             Box::pin(async move {
@@ -159,7 +170,7 @@ async fn plain_listeners_have_the_same_deadlines() {
                     let mut read = Vec::new();
                     let _ = stream.read_to_end(&mut read).await;
                 };
-                let ended = tokio::time::timeout(IDLE + LATE, reading).await;
+                let ended = tokio::time::timeout(patience, reading).await;
                 ended.is_ok().then(|| since.elapsed())
             })
         });
