@@ -1,9 +1,10 @@
 //! A crowd of strangers: each way in which one can take up room without being served.
 
 use std::{
+    collections::HashSet,
     net::{IpAddr, SocketAddr, UdpSocket},
     sync::{
-        Arc,
+        Arc, Mutex,
         atomic::{AtomicBool, AtomicUsize, Ordering},
     },
     thread::JoinHandle,
@@ -37,20 +38,41 @@ pub enum Way {
 pub const WAYS: [Way; 5] =
     [Way::Silent, Way::HalfHello, Way::Shaken, Way::FirstFlight, Way::ProvesOnly];
 
+/// Where a crowd comes from: whoever begins takes the next place.
+#[derive(Debug)]
+struct Places {
+    all: Vec<IpAddr>,
+    next: AtomicUsize,
+    /// Those from which something was sent.
+    used: Mutex<HashSet<IpAddr>>,
+}
+
+impl Places {
+    fn next(&self) -> IpAddr {
+        self.all[self.next.fetch_add(1, Ordering::Relaxed) % self.all.len()]
+    }
+
+    fn used(&self, place: IpAddr) {
+        self.used.lock().expect("a lock").insert(place);
+    }
+}
+
 /// A crowd at work on a thread of its own; it ends when this is dropped.
 #[derive(Debug)]
 pub struct Crowd {
     ends: Arc<AtomicBool>,
-    tries: Arc<AtomicUsize>,
+    places: Arc<Places>,
     thread: Option<JoinHandle<()>>,
 }
 
 impl Crowd {
-    /// At each of `places`, in turn, somebody who does each of `ways`, `members` in all for each way.
+    /// For each of `ways` so many `members` who do it again and again, each time from the next of `places`.
     #[must_use]
     pub fn gather(server: SocketAddr, places: Vec<IpAddr>, ways: &[Way], members: usize) -> Self {
-        let (ends, tries) = (Arc::new(AtomicBool::new(false)), Arc::new(AtomicUsize::new(0)));
-        let (ways, over, count) = (ways.to_vec(), Arc::clone(&ends), Arc::clone(&tries));
+        let ends = Arc::new(AtomicBool::new(false));
+        let places = Places { all: places, next: AtomicUsize::new(0), used: Mutex::default() };
+        let places = Arc::new(places);
+        let (ways, over, from) = (ways.to_vec(), Arc::clone(&ends), Arc::clone(&places));
         let thread = std::thread::spawn(move || {
             let runtime = tokio::runtime::Builder::new_current_thread()
                 .enable_all()
@@ -58,9 +80,8 @@ impl Crowd {
                 .expect("a runtime");
             runtime.block_on(async {
                 for way in ways {
-                    for n in 0..members {
-                        let place = places[n % places.len()];
-                        tokio::spawn(keep_on(server, place, way, Arc::clone(&count)));
+                    for _ in 0..members {
+                        tokio::spawn(keep_on(server, way, Arc::clone(&from)));
                     }
                 }
                 while !over.load(Ordering::Relaxed) {
@@ -68,13 +89,25 @@ impl Crowd {
                 }
             });
         });
-        Self { ends, tries, thread: Some(thread) }
+        Self { ends, places, thread: Some(thread) }
     }
 
     /// How often somebody of the crowd began anew.
     #[must_use]
     pub fn tries(&self) -> usize {
-        self.tries.load(Ordering::Relaxed)
+        self.places.next.load(Ordering::Relaxed)
+    }
+
+    /// From how many places something was sent.
+    #[must_use]
+    pub fn places_used(&self) -> usize {
+        self.places.used.lock().expect("a lock").len()
+    }
+
+    /// How many places there are.
+    #[must_use]
+    pub fn places(&self) -> usize {
+        self.places.all.len()
     }
 }
 
@@ -87,15 +120,15 @@ impl Drop for Crowd {
     }
 }
 
-async fn keep_on(server: SocketAddr, place: IpAddr, way: Way, tries: Arc<AtomicUsize>) {
+async fn keep_on(server: SocketAddr, way: Way, places: Arc<Places>) {
     loop {
-        tries.fetch_add(1, Ordering::Relaxed);
+        let place = places.next();
         let _ = match way {
-            Way::Silent => hold(server, place, &[]).await,
-            Way::HalfHello => hold(server, place, &[22, 3, 1, 2, 0, 1, 0]).await,
-            Way::Shaken => shaken(server, place).await,
-            Way::FirstFlight => datagrams(server, place, false).await,
-            Way::ProvesOnly => datagrams(server, place, true).await,
+            Way::Silent => hold(server, place, &places, &[]).await,
+            Way::HalfHello => hold(server, place, &places, &[22, 3, 1, 2, 0, 1, 0]).await,
+            Way::Shaken => shaken(server, place, &places).await,
+            Way::FirstFlight => datagrams(server, place, &places, false).await,
+            Way::ProvesOnly => datagrams(server, place, &places, true).await,
         };
         // A crowd that spins takes the core from those whose latency is measured.
         tokio::time::sleep(Duration::from_millis(250)).await;
@@ -103,24 +136,36 @@ async fn keep_on(server: SocketAddr, place: IpAddr, way: Way, tries: Arc<AtomicU
 }
 
 /// Connects, says `bytes`, and waits until it is cut off.
-async fn hold(server: SocketAddr, place: IpAddr, bytes: &[u8]) -> std::io::Result<()> {
+async fn hold(
+    server: SocketAddr,
+    place: IpAddr,
+    places: &Places,
+    bytes: &[u8],
+) -> std::io::Result<()> {
     let socket = TcpSocket::new_v4()?;
     socket.bind((place, 0).into())?;
     let mut stream = socket.connect(server).await?;
+    places.used(place);
     stream.write_all(bytes).await?;
     let _came = stream.read(&mut [0; 64]).await?;
     Ok(())
 }
 
-async fn shaken(server: SocketAddr, place: IpAddr) -> std::io::Result<()> {
+async fn shaken(server: SocketAddr, place: IpAddr, places: &Places) -> std::io::Result<()> {
     let client = Client::new(&[b"http/1.1"]).wants_x509();
     let mut stream = client.dial_tcp(&place.to_string(), server, "localhost", &[]).await?;
+    places.used(place);
     let _came = stream.read(&mut [0; 64]).await?;
     Ok(())
 }
 
 /// A QUIC client that sends its first flight and then reads nothing but, perhaps, a Retry.
-async fn datagrams(server: SocketAddr, place: IpAddr, answers: bool) -> std::io::Result<()> {
+async fn datagrams(
+    server: SocketAddr,
+    place: IpAddr,
+    places: &Places,
+    answers: bool,
+) -> std::io::Result<()> {
     let socket = UdpSocket::bind((place, 0))?;
     socket.set_nonblocking(true)?;
     let socket = tokio::net::UdpSocket::from_std(socket)?;
@@ -132,6 +177,7 @@ async fn datagrams(server: SocketAddr, place: IpAddr, answers: bool) -> std::io:
     let mut buffer = Vec::new();
     while connection.poll_transmit(Instant::now(), 1, &mut buffer).is_some() {
         socket.send_to(&buffer, server).await?;
+        places.used(place);
         buffer.clear();
     }
     let mut packet = [0; 2048];

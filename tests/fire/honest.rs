@@ -15,7 +15,7 @@ use tokio::{
 };
 
 /// Longer than anybody has to wait.
-const PATIENCE: Duration = Duration::from_secs(6);
+pub const PATIENCE: Duration = Duration::from_secs(15);
 
 /// What became of the honest ones.
 #[derive(Debug, Default)]
