@@ -51,7 +51,7 @@ impl Endpoint {
         if let Some(looker) = &shared.looker {
             looker.write_removed(removed);
         }
-        let closed = shared.live.set_policy(shared.peers.policy());
+        let closed = shared.live.set_policy_from(|| shared.peers.policy());
         info!(%key, closed, "key revoked");
         Some(closed)
     }
@@ -60,7 +60,7 @@ impl Endpoint {
     pub fn restore(&self, key: &Fingerprint) {
         let shared = &self.0.shared;
         shared.peers.restore(key);
-        shared.live.set_policy(shared.peers.policy());
+        shared.live.set_policy_from(|| shared.peers.policy());
     }
 }
 
@@ -68,7 +68,7 @@ impl Shared {
     pub(super) async fn reload(&self) -> Reload {
         let Some(looker) = &self.looker else {
             let mut reload = self.peers.outcome();
-            reload.closed = self.live.set_policy(self.peers.policy());
+            reload.closed = self.live.set_policy_from(|| self.peers.policy());
             self.report(&reload);
             return reload;
         };
@@ -98,7 +98,7 @@ impl Shared {
         let reload = match taken {
             Some(taken) => {
                 let mut reload = taken.reload;
-                reload.closed = self.live.set_policy(self.peers.policy());
+                reload.closed = self.live.set_policy_from(|| self.peers.policy());
                 // Before it is told: whoever ends the endpoint at the word waits for the writing.
                 if let (Some(looker), Some(removed)) = (&self.looker, taken.removed) {
                     looker.write_removed(removed);
@@ -108,7 +108,7 @@ impl Shared {
             }
             // Another endpoint with the same list took a newer one.
             None => {
-                self.live.set_policy(self.peers.policy());
+                self.live.set_policy_from(|| self.peers.policy());
                 self.peers.outcome()
             }
         };
@@ -121,7 +121,7 @@ impl Shared {
     fn take_overdue(&self) {
         let busy = self.looker.as_ref().and_then(|looker| looker.busy_since());
         if let Some(mut reload) = self.peers.overdue(busy, Instant::now()) {
-            reload.closed = self.live.set_policy(self.peers.policy());
+            reload.closed = self.live.set_policy_from(|| self.peers.policy());
             self.report(&reload);
         }
     }

@@ -112,7 +112,7 @@ impl Shared {
                 let reason =
                     format!("{part} ended ({reason}), so nobody is let in; restart the program");
                 let mut reload = self.peers.blind(reason, Instant::now());
-                reload.closed = self.live.set_policy(self.peers.policy());
+                reload.closed = self.live.set_policy_from(|| self.peers.policy());
                 self.report(&reload);
             }
             Part::AcceptQuic | Part::AcceptTcp => {

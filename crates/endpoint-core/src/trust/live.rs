@@ -42,6 +42,8 @@ const STEP: Duration = Duration::from_millis(1);
 #[derive(Debug)]
 pub(crate) struct Live {
     policy: ArcSwap<Policy>,
+    /// Held from before a policy is read where it comes from until it is stored here.
+    setting: Mutex<()>,
     clock: Clock,
     connections_per_peer: usize,
     table: Mutex<Table>,
@@ -90,6 +92,7 @@ impl Live {
         let (closes, queue) = mpsc::unbounded_channel();
         let live = Arc::new(Self {
             policy: ArcSwap::from_pointee(policy),
+            setting: Mutex::default(),
             clock,
             connections_per_peer,
             table: Mutex::default(),
@@ -140,8 +143,13 @@ impl Live {
     }
 
     /// Swaps the set and judges every connection again. Gives how many it ended.
-    pub(crate) fn set_policy(&self, policy: Policy) -> usize {
-        self.policy.store(Arc::new(policy));
+    ///
+    /// One caller at a time reads the policy and stores it: read before, an older one could be stored
+    /// over a newer one, and let in again who was revoked between the two.
+    pub(crate) fn set_policy_from(&self, read: impl FnOnce() -> Policy) -> usize {
+        let setting = self.setting.lock().unwrap_or_else(PoisonError::into_inner);
+        self.policy.store(Arc::new(read()));
+        drop(setting);
         let ended = self.judge_all(|_| true);
         let trimmed = self.trim(&self.policy.load());
         self.changed.send_replace(());

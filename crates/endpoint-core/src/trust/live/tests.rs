@@ -69,14 +69,18 @@ async fn a_permit_does_not_outlive_the_scopes_that_it_told_of() {
     let guard = arrive(&live, 1);
     let permit = guard.permit().unwrap();
     assert!(permit.has_scope(&Scope::new("ops").unwrap()));
-    assert_eq!(live.set_policy(told("scope=\"ops,lab,more\",tenant=\"a\"")), 0, "more is no loss");
-    assert_eq!(live.set_policy(told("scope=\"lab\",tenant=\"a\"")), 1);
+    assert_eq!(
+        live.set_policy_from(|| told("scope=\"ops,lab,more\",tenant=\"a\"")),
+        0,
+        "more is no loss"
+    );
+    assert_eq!(live.set_policy_from(|| told("scope=\"lab\",tenant=\"a\"")), 1);
     assert_eq!(guard.entry().denial(), Some(&Denial::GrantChanged));
 
     // Swapped between the judgement and its note.
     let guard = arrive(&live, 1);
     let judged = guard.judge();
-    live.set_policy(told("scope=\"lab\",tenant=\"b\""));
+    live.set_policy_from(|| told("scope=\"lab\",tenant=\"b\""));
     assert_eq!(guard.settle(judged).unwrap_err(), Denial::GrantChanged);
 }
 
@@ -98,13 +102,13 @@ async fn a_handler_for_everybody_goes_on_without_the_grant_that_went_away() {
 async fn a_set_swapped_between_registration_and_judgement_is_the_one_that_counts() {
     let (live, _pacing, _) = live(allowing(1));
     let guard = arrive(&live, 1);
-    assert_eq!(live.set_policy(Policy::default()), 1, "the table finds it before it is judged");
+    assert_eq!(live.set_policy_from(Policy::default), 1, "the table finds it before it is judged");
     assert_eq!(guard.permit().unwrap_err(), Denial::UnknownKey);
     assert_eq!(guard.watch().check(), Err(CloseCode::Revoked));
 
     let guard = arrive(&live, 1);
-    live.set_policy(Policy::default());
-    live.set_policy(allowing(1));
+    live.set_policy_from(Policy::default);
+    live.set_policy_from(|| allowing(1));
     assert!(guard.permit().is_err(), "what was denied once stays denied");
     assert!(arrive(&live, 1).permit().is_ok());
 }
@@ -115,7 +119,7 @@ async fn a_set_swapped_between_judgement_and_its_note_still_ends_the_connection(
     let guard = arrive(&live, 1);
     let judged = guard.judge();
     assert!(judged.is_ok(), "the old set said yes");
-    assert_eq!(live.set_policy(Policy::default()), 1);
+    assert_eq!(live.set_policy_from(Policy::default), 1);
     assert_eq!(guard.settle(judged).unwrap_err(), Denial::UnknownKey);
     assert!(live.snapshot().is_empty());
 }
@@ -125,7 +129,7 @@ async fn an_old_look_does_not_take_off_the_watch_that_a_new_set_asks_for() {
     let (live, _pacing, clock) = live(allowing(1));
     let guard = arrive(&live, 1);
     let judged = guard.judge();
-    live.set_policy(policy(&format!("expires=\"2026-06-01T12:00:10Z\" {}\n", key(1))));
+    live.set_policy_from(|| policy(&format!("expires=\"2026-06-01T12:00:10Z\" {}\n", key(1))));
     assert!(guard.settle(judged).is_ok());
     clock.advance(9);
     assert_eq!(live.tick(), 0);
@@ -172,7 +176,7 @@ async fn a_kick_ends_one_key_and_counts_each_connection_once() {
     other.permit().unwrap();
     assert_eq!(live.kick(&key(1)), 1);
     assert_eq!(live.kick(&key(1)), 0);
-    assert_eq!(live.set_policy(Policy::default()), 1, "only the other is left to end");
+    assert_eq!(live.set_policy_from(Policy::default), 1, "only the other is left to end");
     assert_eq!(kicked.entry().denial(), Some(&Denial::Kicked));
 }
 
@@ -182,7 +186,7 @@ async fn closes_go_out_twenty_in_a_millisecond_while_denials_are_there_at_once()
     let pacing = tokio::spawn(pacing);
     let guards: Vec<_> = (0..50).map(|_| arrive(&live, 1)).collect();
     guards.iter().for_each(|guard| drop(guard.permit().unwrap()));
-    assert_eq!(live.set_policy(Policy::default()), 50);
+    assert_eq!(live.set_policy_from(Policy::default), 50);
     assert!(guards.iter().all(|guard| guard.watch().check().is_err()));
     let closed = || {
         let ended = guards.iter().filter(|g| g.entry().link.closed().now_or_never().is_some());
@@ -209,7 +213,7 @@ async fn a_denied_tcp_link_has_ended_when_the_swap_of_the_set_returns() {
     let [tcp, quic] = [Carrier::Tcp, Carrier::Quic].map(|carrier| arrive_over(&live, 1, carrier));
     tcp.permit().unwrap();
     quic.permit().unwrap();
-    assert_eq!(live.set_policy(Policy::default()), 2);
+    assert_eq!(live.set_policy_from(Policy::default), 2);
     assert!(tcp.entry().link.closed().now_or_never().is_some());
     assert!(quic.entry().link.closed().now_or_never().is_none(), "waits for its turn");
 }
@@ -239,4 +243,55 @@ async fn a_denied_connection_gives_its_place_back_at_once() {
     drop((guard, next));
     let table = live.table();
     assert!(table.per_peer.is_empty() && table.waiting.is_empty() && table.entries.is_empty());
+}
+
+#[tokio::test]
+async fn no_older_set_is_stored_over_a_newer_one() {
+    let peers = AuthorizedPeers::from_text(&format!("{}\n{}\n", key(1), key(2))).unwrap();
+    let (live, _pacing, _) = live(peers.policy());
+    let (stored, others) = std::sync::mpsc::channel();
+    // The watch has read the set, and before it stores it a revocation comes by.
+    let mut revoking = None;
+    live.set_policy_from(|| {
+        let older = peers.policy();
+        let (live, peers) = (Arc::clone(&live), peers.clone());
+        revoking = Some(std::thread::spawn(move || {
+            peers.revoke(&key(1), noon()).unwrap();
+            live.set_policy_from(|| peers.policy());
+            stored.send(()).unwrap();
+        }));
+        // It waits for its turn, however long it is given.
+        assert!(others.recv_timeout(Duration::from_millis(100)).is_err());
+        older
+    });
+    revoking.unwrap().join().unwrap();
+    assert!(!live.knows(&key(1)) && live.knows(&key(2)));
+    // Many at once, and each revocation lasts.
+    let all: String = (1..=32).map(|n| format!("{}\n", key(n))).collect();
+    let peers = AuthorizedPeers::from_text(&all).unwrap();
+    live.set_policy_from(|| peers.policy());
+    std::thread::scope(|scope| {
+        for n in 1..=32 {
+            let (live, peers) = (&live, &peers);
+            scope.spawn(move || {
+                live.set_policy_from(|| peers.policy());
+                peers.revoke(&key(n), noon()).unwrap();
+                live.set_policy_from(|| peers.policy());
+                assert!(!live.knows(&key(n)));
+            });
+        }
+    });
+    assert!((1..=32).all(|n| !live.knows(&key(n))));
+}
+
+/// The twin: the set is read before its turn.
+#[tokio::test]
+async fn a_set_that_was_read_before_its_turn_would_let_a_revoked_key_in_again() {
+    let peers = AuthorizedPeers::from_text(&format!("{}\n", key(1))).unwrap();
+    let (live, _pacing, _) = live(peers.policy());
+    let older = peers.policy();
+    peers.revoke(&key(1), noon()).unwrap();
+    live.set_policy_from(|| peers.policy());
+    live.set_policy_from(|| older);
+    assert!(live.knows(&key(1)));
 }
