@@ -6,6 +6,7 @@ mod crowd;
 mod drain;
 mod honest;
 mod kinds;
+mod memory;
 mod silence;
 mod slow_bodies;
 mod strangers;

@@ -68,7 +68,8 @@ fn one_site() -> Vec<IpAddr> {
     (1..*NEW_PLACES.start()).map(|n| Ipv4Addr::new(127, 0, 9, n).into()).collect()
 }
 
-fn many_prefixes(number: usize) -> Vec<IpAddr> {
+/// So many /24, an address of each.
+pub fn many_prefixes(number: usize) -> Vec<IpAddr> {
     let place = |n: usize| Ipv4Addr::new(127, 64 + (n >> 8) as u8, n as u8, 1).into();
     (0..number).map(place).collect()
 }
