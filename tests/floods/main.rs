@@ -21,6 +21,7 @@ use endpoint_tests::{
     node::identity,
     wire::{Client, socket_at},
 };
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 
 use self::sender::{Rate, Strangers, garbage, half_open, hello, initial};
 
@@ -63,6 +64,18 @@ async fn ask(from: &str, server: SocketAddr) -> Result<(), String> {
 
 const BODY: &[u8] = b"honest";
 
+/// Whether a penalty holds shows over TCP, where an address is proven before anything is said: over QUIC who comes
+/// without a token, as a victim of forgers would, is not refused while there is room.
+async fn is_let_in(from: &str, server: SocketAddr) -> std::io::Result<()> {
+    let browser = Client::new(&[b"http/1.1"]).wants_x509();
+    let mut stream = browser.dial_tcp(from, server, "localhost", b"").await?;
+    stream.write_all(b"GET /a.txt HTTP/1.1\r\nhost: localhost\r\n\r\n").await?;
+    let mut head = [0; 12];
+    stream.read_exact(&mut head).await?;
+    assert_eq!(&head, b"HTTP/1.1 200");
+    Ok(())
+}
+
 /// Asks again and again from `from` until it is stopped, and at least `least` times.
 async fn keep_asking(
     from: &'static str,
@@ -90,8 +103,10 @@ fn status(server: &Server, name: &str) -> u64 {
     line.trim().trim_end_matches(" kB").parse::<u64>().unwrap() << 10
 }
 
+/// Penalises whoever deserves it, loopback too.
 fn program() -> (Machine, Server) {
     let machine = Machine::new(env!("CARGO_BIN_EXE_endpoint-under-test"));
+    std::fs::write(machine.file("endpoint.toml"), "[limits]\npenalty_exempt = []\n").unwrap();
     let root = machine.state().parent().unwrap().join("www");
     std::fs::create_dir_all(&root).unwrap();
     std::fs::write(root.join("a.txt"), BODY).unwrap();
@@ -136,6 +151,8 @@ async fn flooded(
     );
     assert!(server.running.runs(), "the program ended");
     assert_eq!(counter(&machine, "handler_panics"), 0);
+    is_let_in(from, address).await.unwrap();
+    assert_eq!(counter(&machine, "penalised"), 0, "somebody was penalised for what others sent");
     assert!(!server.running.err().contains("panicked"), "{}", server.running.err());
     assert!(during.failed.is_empty() && after.failed.is_empty(), "{during:?} {after:?}");
     assert_eq!(handlers as usize, during.all() + after.all(), "a handler was reached");
@@ -193,11 +210,34 @@ async fn forged_sources_never_get_their_victim_punished() {
     .await;
 }
 
+/// The twin: the same address, proven, shakes hands and asks for nothing, over and over.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_proven_address_that_misbehaves_is_punished() {
+    const AT: &str = "127.0.0.77";
+    let _alone = ALONE.lock().await;
+    let (machine, server) = program();
+    let address: SocketAddr = server.address().parse().unwrap();
+    is_let_in(AT, address).await.unwrap();
+    let (browser, ends) =
+        (Client::new(&[b"h3"]).wants_x509(), Instant::now() + Duration::from_secs(60));
+    while is_let_in(AT, address).await.is_ok() {
+        assert!(Instant::now() < ends, "never punished");
+        for _ in 0..20 {
+            let quinn = browser.dial(&socket_at(AT), address, "localhost").await.unwrap();
+            // With the server's first stream the handshake is over, and the address proven.
+            let _ = tokio::time::timeout(Duration::from_secs(5), quinn.accept_uni()).await;
+            quinn.close(0_u32.into(), b"");
+        }
+    }
+    assert!(counter(&machine, "penalised") > 0);
+    is_let_in("127.0.0.78", address).await.unwrap();
+}
+
 /// One flood at a time: each takes a core.
 static ALONE: tokio::sync::Mutex<()> = tokio::sync::Mutex::const_new(());
 
-/// Handshakes under way while 1,000 begin and none goes on.
-async fn most_under_way(limits: Limits) -> usize {
+/// The most handshakes that are under way while 1,000 begin and none goes on; looks no further at `enough`.
+async fn most_under_way(limits: Limits, enough: usize) -> usize {
     let endpoint = Endpoint::builder(identity(1))
         .listen("127.0.0.1:0".parse().unwrap())
         .server_name("localhost", TlsIdentity::SelfSigned)
@@ -207,23 +247,33 @@ async fn most_under_way(limits: Limits) -> usize {
         .await
         .unwrap();
     let to = endpoint.local_addrs()[0];
-    let flood = tokio::task::spawn_blocking(move || half_open(to, 1_000, Strangers::many(50)));
     let mut most = 0;
-    let ends = Instant::now() + Duration::from_secs(2);
-    while Instant::now() < ends {
-        most = most.max(endpoint.held().handshakes);
-        tokio::time::sleep(Duration::from_millis(2)).await;
+    // On a busy machine a socket loses much of a flood: what is sent again fills the gaps.
+    for _ in 0..3 {
+        let flood = tokio::task::spawn_blocking(move || half_open(to, 1_000, Strangers::many(50)));
+        let mut ended = None;
+        // What the flood left in the socket is still to be read when it has ended.
+        while ended.is_none_or(|ended: Instant| ended.elapsed() < Duration::from_millis(500)) {
+            if ended.is_none() && flood.is_finished() {
+                ended = Some(Instant::now());
+            }
+            most = most.max(endpoint.held().handshakes);
+            tokio::time::sleep(Duration::from_millis(2)).await;
+        }
+        flood.await.unwrap();
+        if most >= enough {
+            break;
+        }
     }
-    flood.await.unwrap();
     most
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn the_budget_of_unproven_addresses_bounds_what_is_under_way() {
     let _alone = ALONE.lock().await;
-    let kept = most_under_way(Limits::default()).await;
+    let kept = most_under_way(Limits::default(), usize::MAX).await;
     // The twin has no budget, and keeps whatever it is sent.
-    let weak = most_under_way(Limits::default().unvalidated_in_flight(1_000_000)).await;
+    let weak = most_under_way(Limits::default().unvalidated_in_flight(1_000_000), 301).await;
     println!(
         "acceptance: handshakes under way of 1,000 half-open: {kept}; without the budget {weak}"
     );
