@@ -228,8 +228,9 @@ async fn above_the_budget_the_oldest_goes_first_whatever_its_version() {
     // Its window is the client's whole buffer, so a large answer fills it and the budget.
     let (mut send, mut oldest) = http3.request(&section).await;
     send.finish().unwrap();
+    // quinn's default window of a stream.
+    until("the window is full", || http3.quinn.stats().udp_rx.bytes > 1_250_000).await;
     until("the oldest holds", || yard.answers.held_bytes() > 0).await;
-    tokio::time::sleep(Duration::from_millis(500)).await;
     let mut younger = asks(yard.addr(), "/pieces", 1).await;
     let honest = Honest::start(Version::HTTP_2, yard.addr()).await;
     until("somebody goes", || yard.answers.evicted() > 0).await;

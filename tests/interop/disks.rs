@@ -48,6 +48,13 @@ impl HangingDisk {
             false => fs::remove_file(switch).unwrap_or_default(),
         }
     }
+
+    /// Waits for a call that hangs from now on.
+    fn until_held(&self) {
+        let held = self.folder.path().join("HELD");
+        fs::remove_file(&held).unwrap_or_default();
+        wait_for("a call that hangs", || held.exists());
+    }
 }
 
 impl Drop for HangingDisk {
@@ -109,7 +116,7 @@ fn a_disk_that_hangs_stops_no_answer_no_revocation_and_no_signal() {
 
     // The system keeps what is left of a process until the disk answers; its connections and sockets are gone.
     disk.hang(true);
-    thread::sleep(Duration::from_millis(1_200));
+    disk.until_held();
     served.running.signal(Signal::TERM);
     served.running.until("stopped");
     disk.hang(false);

@@ -1,4 +1,7 @@
-"""A pass-through file system whose authorized_peers hangs while a file HANG lies in the folder given third."""
+"""A pass-through file system whose authorized_peers hangs while a file HANG lies in the folder given third.
+
+HELD appears beside it when a call hangs.
+"""
 
 import errno
 import os
@@ -12,13 +15,14 @@ STAT = "st_atime st_ctime st_gid st_mode st_mtime st_nlink st_size st_uid st_ino
 
 class Hanging(Operations):
     def __init__(self, root, hang):
-        self.root, self.switch = root, os.path.join(hang, "HANG")
+        self.root, self.switch, self.held = root, os.path.join(hang, "HANG"), os.path.join(hang, "HELD")
 
     def at(self, path):
         return self.root + path
 
     def hang(self, path):
         while path.endswith("authorized_peers") and os.path.exists(self.switch):
+            open(self.held, "w").close()
             time.sleep(0.02)
 
     def access(self, path, mode):
