@@ -2,10 +2,10 @@
 
 use std::{
     fs::File,
+    hash::{BuildHasher as _, Hasher as _, RandomState},
     io::{PipeReader, PipeWriter, Read, Write},
     net::{Ipv4Addr, SocketAddr, SocketAddrV4, TcpListener, UdpSocket},
     process::{Child, Command, Stdio},
-    sync::atomic::{AtomicU64, Ordering},
     time::{Duration, Instant},
 };
 
@@ -30,9 +30,8 @@ struct Serving {
 /// Where nobody else is: what the server says of its port may not come out, so it is chosen here. Each has an
 /// address of loopback of its own, and a free port there that no other test can take meanwhile.
 fn address() -> SocketAddr {
-    static NEXT: AtomicU64 = AtomicU64::new(0);
-    let next = NEXT.fetch_add(1, Ordering::Relaxed);
-    let mut chance = Chance::of(&[std::process::id().into(), next]);
+    // Hashers have keys from the system's chance.
+    let mut chance = Chance::new(RandomState::new().build_hasher().finish());
     for _ in 0..100 {
         // Other tests are at 127.0 and 127.64.
         let parts = [chance.between(128, 250), chance.between(1, 250), chance.between(1, 250)];
