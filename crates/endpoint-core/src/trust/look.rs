@@ -8,9 +8,10 @@
 //! ends within a line, because an editor may be writing it; never later than [`LONGEST_QUIET`] after it was
 //! first seen. Whoever asks wants no such pause: it was asked after the writing.
 //!
-//! Always true: what was read stood still from before it was opened until after it was read, or had its
-//! time; a change that leaves time and length as they were is seen at the next confirmation. What was given to
-//! be written is written before the thread ends by itself.
+//! Always true: what was read stood still from before it was opened until after it was read, or is of a file
+//! that is written without rest for longer than that, as it was a moment ago; a change that leaves time and
+//! length as they were is seen at the next confirmation. What was given to be written is written before the
+//! thread ends by itself.
 
 mod disk;
 
@@ -365,6 +366,7 @@ impl Thread {
         let in_time = || began.elapsed() < LONGEST_QUIET;
         let mut hurry = asked || !pause;
         let mut longer = false;
+        let mut again = false;
         loop {
             if !hurry {
                 thread::sleep(self.quiet);
@@ -378,8 +380,10 @@ impl Thread {
                     continue;
                 }
             }
+            let called = Instant::now();
             let (text, read) = self.read()?;
             let after = self.stamp()?;
+            let hung = called.elapsed() >= LONGEST_QUIET;
             let torn = after != read;
             let shorter = matches!(self.last, Some(Outcome::Good(last))
                 if last.inode == read.inode && read.bytes < last.bytes);
@@ -389,6 +393,20 @@ impl Thread {
                 // Also who asked waits for a writer that is seen at work.
                 hurry = hurry && !torn;
                 longer = doubtful && !torn;
+                stamp = after;
+                continue;
+            }
+            // The text may be long past that a disk gave out at last: it is read once more. One who writes
+            // without rest keeps out nobody who is listed.
+            if torn && hung && again {
+                return Err(Outcome::Unusable(format!(
+                    "{} changed while it was read",
+                    self.name()
+                )));
+            }
+            if torn && !again {
+                again = true;
+                hurry = true;
                 stamp = after;
                 continue;
             }
@@ -412,14 +430,15 @@ impl Thread {
         }
     }
 
+    fn name(&self) -> std::path::Display<'_> {
+        self.peers.path().unwrap_or(std::path::Path::new("authorized_peers")).display()
+    }
+
     fn unusable(&mut self, asked: bool, outcome: Outcome) -> Option<Found> {
         let news = asked || self.last.as_ref() != Some(&outcome);
         let reason = match &outcome {
             Outcome::Unusable(reason) => reason.clone(),
-            _ => {
-                let path = self.peers.path().unwrap_or(std::path::Path::new("authorized_peers"));
-                format!("{} is missing", path.display())
-            }
+            _ => format!("{} is missing", self.name()),
         };
         self.last = Some(outcome);
         news.then_some(Found::Unusable(reason))

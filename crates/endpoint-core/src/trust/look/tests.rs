@@ -24,6 +24,12 @@ struct DiskState {
     reads: usize,
     /// What is written while the next reads go on, one each.
     torn: VecDeque<String>,
+    /// The next read hangs when the file has been opened.
+    hangs_open: bool,
+    /// The file is replaced, by the same text, during each read.
+    restless: bool,
+    /// Reads that take two seconds each.
+    slow: usize,
 }
 
 impl TestDisk {
@@ -105,6 +111,17 @@ impl Disk for TestDisk {
             text.truncate(text.len() / 2);
             state.clock += 1;
             state.file.as_mut().unwrap().1 = after;
+        }
+        if state.restless {
+            state.clock += 1;
+            state.file.as_mut().unwrap().0 = u64::try_from(state.clock).unwrap();
+        }
+        if state.slow > 0 {
+            state.slow -= 1;
+            state = self.moved.wait_timeout_while(state, LONGEST_QUIET, |_| true).unwrap().0;
+        }
+        while state.hangs_open {
+            state = self.moved.wait(state).unwrap();
         }
         Ok(Some((text.into_bytes(), stamp)))
     }
@@ -241,6 +258,44 @@ fn waits_for_a_writer_in_place_and_no_longer_than_two_seconds() {
     assert!(begun.elapsed() < LONGEST_QUIET * 10, "{:?}", begun.elapsed());
     stop.store(true, Ordering::Release);
     writer.join().unwrap();
+}
+
+#[test]
+fn believes_no_text_of_a_file_that_was_replaced_while_the_disk_hung() {
+    let mut watching = Watching::start(&line(1));
+    assert_eq!(watching.take(), (1, None));
+    let reads = watching.disk.change(|state| {
+        state.hangs_open = true;
+        state.reads
+    });
+    watching.disk.replace(&(1..=3).map(line).collect::<String>());
+    watching.looker.changed();
+    watching.disk.until(|state| state.reads > reads);
+    // Opened with three keys; two of them are removed while the read hangs.
+    watching.disk.replace(&line(1));
+    while watching.looker.busy_since().is_some_and(|since| since.elapsed() < LONGEST_QUIET) {
+        thread::sleep(QUIET / 4);
+    }
+    watching.disk.change(|state| state.hangs_open = false);
+    assert_eq!(watching.take(), (1, None), "the first that is told is the file as it is");
+}
+
+#[test]
+fn a_file_that_is_replaced_during_each_read_is_believed_unless_the_disk_hangs_as_well() {
+    let mut watching = Watching::start(&line(1));
+    assert_eq!(watching.take(), (1, None));
+    watching.disk.change(|state| state.restless = true);
+    watching.disk.replace(&(line(1) + &line(2)));
+    watching.looker.changed();
+    assert_eq!(watching.take(), (2, None), "nobody who is listed is kept out");
+    // The read hangs, and so does the one after it.
+    watching.disk.change(|state| state.slow = 2);
+    watching.looker.changed();
+    let (_, unusable) = watching.take();
+    assert_eq!(unusable.unwrap(), "authorized_peers changed while it was read");
+    watching.disk.change(|state| state.restless = false);
+    watching.looker.changed();
+    while watching.take() != (2, None) {}
 }
 
 #[test]
