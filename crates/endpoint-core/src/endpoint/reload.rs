@@ -56,7 +56,8 @@ impl Endpoint {
         Some(closed)
     }
 
-    /// Lets a key that was revoked in again, if the list says so: its line was added anew.
+    /// Lets a key that was revoked in again, if the list says so: its line was added anew. A list that is a
+    /// file is looked at first; [`Endpoint::reload`] waits for that.
     pub fn restore(&self, key: &Fingerprint) {
         let shared = &self.0.shared;
         shared.peers.restore(key);

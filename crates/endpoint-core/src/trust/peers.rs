@@ -11,9 +11,12 @@
 //! look has seen the file without it.
 
 use std::{
-    collections::BTreeSet,
+    collections::{BTreeMap, BTreeSet},
     path::{Path, PathBuf},
-    sync::{Arc, Mutex, PoisonError, atomic::AtomicU64},
+    sync::{
+        Arc, Mutex, PoisonError,
+        atomic::{AtomicU64, Ordering},
+    },
     time::Duration,
 };
 
@@ -55,6 +58,8 @@ struct State {
     doubt: Option<Doubt>,
     /// Keys taken away here, which the file has been seen with.
     revoked: BTreeSet<Fingerprint>,
+    /// Those of them that were added anew, and the last look that had begun before.
+    restoring: BTreeMap<Fingerprint, u64>,
 }
 
 /// Why the file is not believed, and since when.
@@ -216,10 +221,12 @@ impl AuthorizedPeers {
             Found::Unusable(reason) => state.is_in_doubt(reason, began, tick),
             Found::Same => {
                 state.doubt = None;
+                state.restore_seen_by(number);
                 state.settle();
             }
             Found::Text { grants, faults, before, gone } => {
                 state.doubt = None;
+                state.restore_seen_by(number);
                 state.faults = faults;
                 let gone = match Arc::ptr_eq(&before, &state.grants) {
                     true => gone,
@@ -279,6 +286,7 @@ impl AuthorizedPeers {
         let mut state = self.state();
         state.grants.lookup(key)?;
         state.revoked.insert(*key);
+        state.restoring.remove(key);
         let mut removed = (*state.removed).clone();
         removed.note(*key, now);
         state.removed = Arc::new(removed);
@@ -288,13 +296,17 @@ impl AuthorizedPeers {
         Some(removed.to_text(now))
     }
 
-    /// Lets a revoked key in again if the file says so: its line was added anew.
+    /// Lets a revoked key in again if the file says so: its line was added anew. Not before a look that
+    /// begins from now on: what is known of the file may be the line that was removed, with a wider grant.
     pub(crate) fn restore(&self, key: &Fingerprint) {
         let mut state = self.state();
-        if state.revoked.remove(key) {
-            let mut removed = (*state.removed).clone();
-            removed.forget(key);
-            state.removed = Arc::new(removed);
+        if !state.revoked.contains(key) {
+            return;
+        }
+        let begun = self.numbers.load(Ordering::Acquire);
+        state.restoring.insert(*key, begun);
+        if self.disk.is_none() {
+            state.restore_seen_by(u64::MAX);
             state.settle();
         }
     }
@@ -335,6 +347,24 @@ impl State {
             || self.doubt.as_ref().is_some_and(|doubt| doubt.nobody);
         self.doubt = Some(Doubt { since, reason, nobody, for_good: false });
         self.settle();
+    }
+
+    /// Revokes those no more that were added anew before this look began.
+    fn restore_seen_by(&mut self, number: u64) {
+        if self.restoring.is_empty() {
+            return;
+        }
+        let mut removed = (*self.removed).clone();
+        let Self { restoring, revoked, .. } = self;
+        restoring.retain(|key, begun| {
+            let seen = number > *begun;
+            if seen {
+                revoked.remove(key);
+                removed.forget(key);
+            }
+            !seen
+        });
+        self.removed = Arc::new(removed);
     }
 
     /// The keys that a new set lacks.

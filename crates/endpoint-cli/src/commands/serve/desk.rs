@@ -115,6 +115,7 @@ impl FrontDesk {
 
     async fn reload(&self, added: Option<Fingerprint>) -> Value {
         if let Some(key) = added {
+            // Takes effect with the look that follows: until then only the old line is known.
             self.endpoint.restore(&key);
         }
         let reload = self.endpoint.reload().await;

@@ -152,6 +152,43 @@ fn a_revoked_key_stays_out_until_the_file_is_seen_without_it_or_it_is_added_anew
 }
 
 #[test]
+fn a_key_that_is_added_anew_never_has_the_grant_of_the_line_that_was_removed() {
+    let (_folder, _, peers) = file();
+    let start = Instant::now();
+    let take = |found| {
+        drop(peers.take(peers.numbers().load(Ordering::Acquire), start, found, noon(), start))
+    };
+    let look = || peers.numbers().fetch_add(1, Ordering::AcqRel);
+    let of = |peers: &AuthorizedPeers| peers.policy().grants().lookup(&key(1)).cloned();
+    peers.revoke(&key(1), noon()).unwrap();
+    // This look begins before the line is added, and knows the old one.
+    look();
+    peers.restore(&key(1));
+    assert!(of(&peers).is_none(), "nothing has seen the new line");
+    take(Found::Same);
+    assert!(of(&peers).is_none(), "this look is older than the new line");
+    // The disk hangs: still nothing has seen it.
+    look();
+    take(Found::Unusable("hangs".to_owned()));
+    assert!(of(&peers).is_none());
+    look();
+    take(text(&peers, &format!("from=10.0.0.1 {}\n", key(1))));
+    assert!(of(&peers).is_some_and(|grant| grant.from().is_some()));
+    // Revoked once more before a look came: the last word counts.
+    peers.revoke(&key(1), noon()).unwrap();
+    peers.restore(&key(1));
+    peers.revoke(&key(1), noon()).unwrap();
+    look();
+    take(Found::Same);
+    assert!(of(&peers).is_none());
+    // The line was added as it had been.
+    peers.restore(&key(1));
+    look();
+    take(Found::Same);
+    assert!(of(&peers).is_some() && !peers.state().removed.is_recent(&key(1), noon()));
+}
+
+#[test]
 fn nobody_is_let_in_for_good_when_nobody_looks_any_more() {
     let (peers, start) = list(&[1]);
     let reload = peers.blind("the watch ended".to_owned(), start);
