@@ -32,6 +32,7 @@ mod edit;
 pub(in crate::trust) mod line;
 mod mend;
 mod options;
+mod place;
 
 use std::{
     collections::{BTreeSet, HashMap},

@@ -6,9 +6,7 @@
 //!
 //! Always true: no assignment, quote, key, address, network or marker passes for words.
 
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
-
-use super::{line::is_blank, options};
+use super::{line::is_blank, options, place};
 use crate::identity::KeyText;
 
 /// Where a comment could mean more than words: byte and length within it, and what it looks like.
@@ -20,13 +18,15 @@ pub(super) struct Doubt {
 
 /// The first place of `comment` that could mean more than words.
 pub(super) fn doubt(comment: &str) -> Option<Doubt> {
-    let words = || words(comment);
-    let in_word = |at: usize, word: &str, what| Doubt { at, length: word.len(), what };
-    if let Some((at, word)) = words().find(|(_, word)| is_option(word)) {
-        return Some(in_word(at, word, OPTION));
-    }
-    if let Some((at, word)) = words().find(|(_, word)| is_key(word)) {
-        return Some(in_word(at, word, "a second key stands in the comment"));
+    let all: Vec<_> = words(comment).map(|(at, word)| (at, word.len(), fold(word))).collect();
+    let first = |is: fn(&str) -> bool, what| {
+        let found = all.iter().find(|(_, _, word)| is(word));
+        found.map(|(at, length, _)| Doubt { at: *at, length: *length, what })
+    };
+    let word =
+        first(is_option, OPTION).or_else(|| first(is_key, "a second key stands in the comment"));
+    if word.is_some() {
+        return word;
     }
     if let Some((at, c)) = comment.char_indices().find(|(_, c)| ASSIGNS.contains(c)) {
         return Some(Doubt { at, length: c.len_utf8(), what: "a comment holds no `=`" });
@@ -34,17 +34,20 @@ pub(super) fn doubt(comment: &str) -> Option<Doubt> {
     if let Some((at, c)) = comment.char_indices().find(|(_, c)| QUOTES.contains(c)) {
         return Some(Doubt { at, length: c.len_utf8(), what: "a comment holds no `\"`" });
     }
-    if let Some((at, word)) = words().find(|(_, word)| is_place(word)) {
-        return Some(in_word(at, word, "an address in a comment restricts nothing"));
+    if let Some(place) = first(place::is_place, PLACE) {
+        return Some(place);
     }
-    let names = words().zip(words().skip(1));
-    for ((at, word), (next_at, next)) in names {
-        if speaks_of(word, next) {
-            return Some(Doubt { at, length: next_at + next.len() - at, what: OPTION });
+    for (i, (at, _, word)) in all.iter().enumerate() {
+        let next: Vec<_> = all.iter().skip(i + 1).take(3).collect();
+        let texts: Vec<_> = next.iter().map(|(_, _, text)| text.as_str()).collect();
+        if let Some(reach) = speaks_of(word, &texts)
+            && let Some((last, length, _)) = next.get(reach)
+        {
+            return Some(Doubt { at: *at, length: last + length - at, what: OPTION });
         }
     }
-    if let Some((at, word)) = words().find(|(_, word)| is_marker(word)) {
-        return Some(in_word(at, word, OPTION));
+    if let Some(marker) = first(is_marker, OPTION) {
+        return Some(marker);
     }
     comment.ends_with('\\').then(|| Doubt {
         at: comment.len() - 1,
@@ -63,12 +66,56 @@ fn words(text: &str) -> impl Iterator<Item = (usize, &str)> + Clone {
     })
 }
 
-/// `from=…` and its like, also `from:`.
+/// The word in ASCII where it only looks like it: full-width letters and signs, and look-alikes of signs.
+fn fold(word: &str) -> String {
+    let fold = |c: char| match c {
+        '\u{ff01}'..='\u{ff5e}' => {
+            u32::from(c).checked_sub(0xfee0).and_then(char::from_u32).unwrap_or(c)
+        }
+        '\u{2236}' | '\u{a789}' | '\u{2d0}' | '\u{fe55}' | '\u{fe13}' => ':',
+        '\u{3002}' | '\u{ff61}' | '\u{2024}' | '\u{fe52}' | '\u{b7}' => '.',
+        '\u{2044}' | '\u{2215}' | '\u{29f8}' => '/',
+        '\u{2217}' | '\u{fe61}' | '\u{d7}' => '*',
+        '\u{2010}'..='\u{2015}' | '\u{2212}' | '\u{fe63}' => '-',
+        c => c,
+    };
+    word.chars().map(fold).collect()
+}
+
+/// `from=…` and its like: an option's name, or a word for it, with any sign and a value behind it.
 fn is_option(word: &str) -> bool {
-    let word = word.trim_start_matches(|c: char| !c.is_ascii_alphanumeric());
-    let name = word.split(|c: char| c == ':' || ASSIGNS.contains(&c)).next().unwrap_or_default();
-    let more = word.get(name.len()..).is_some_and(|rest| !rest.is_empty());
-    more && options::restricts(name)
+    let word = word.trim_start_matches(|c: char| !c.is_ascii_alphanumeric()).to_ascii_lowercase();
+    options::words_for_restrictions().any(|name| {
+        let Some(rest) = word.strip_prefix(name) else { return false };
+        let Some(sign) = rest.chars().next() else { return false };
+        let value = rest.trim_start_matches(|c: char| !c.is_alphanumeric() && !"!*".contains(c));
+        let digit = value.starts_with(|c: char| c.is_ascii_digit());
+        let exact = options::restricts(name);
+        let alpn = options::synonym(name) == Some("alpn");
+        let from = options::synonym(name) == Some("from");
+        match sign {
+            ':' => true,
+            sign if ASSIGNS.contains(&sign) => true,
+            // `expire20261201`, `from10.0.0.0/8`, not `ip6`.
+            '0'..='9' => exact || is_date(value) || (from && value.contains(['.', ':', '/'])),
+            sign if sign.is_alphanumeric() => false,
+            _ if value.is_empty() => false,
+            '(' | '[' | '{' | '<' | '|' | '~' | '\'' | '`' | '>' => exact || alpn || digit,
+            // `ip-10-0-0-1` is the name of a machine.
+            _ if from && !exact => false,
+            _ => name == "alpn" || digit || value.starts_with(['!', '*']),
+        }
+    })
+}
+
+/// `20261201`, `2026-12-01`, `202612010930Z` and their like.
+fn is_date(text: &str) -> bool {
+    let text = text.trim_matches(|c: char| !c.is_ascii_alphanumeric());
+    let digits = text.chars().filter(char::is_ascii_digit).count();
+    let others = |c: char| c.is_ascii_digit() || "-./:tTzZ+".contains(c);
+    text.starts_with(|c: char| c.is_ascii_digit())
+        && (8..=14).contains(&digits)
+        && text.chars().all(others)
 }
 
 /// A key in any form, whole, cut, or of a kind that is refused; also with other letters around it.
@@ -101,41 +148,45 @@ fn is_key(word: &str) -> bool {
     false
 }
 
-/// An address or a network, also one of which a form is wrong. `root@192.0.2.1` is neither.
-fn is_place(word: &str) -> bool {
-    word.split([',', ';']).any(|part| {
-        let part = part.trim_matches(|c: char| !c.is_ascii_alphanumeric() && c != ':' && c != '*');
-        let host = part.split(['/', '-', ']', '%']).next().unwrap_or_default();
-        let is_ipv4 = host.split('.').count() == 4
-            && host.split('.').all(|n| {
-                n == "*" || ((1..=3).contains(&n.len()) && n.bytes().all(|b| b.is_ascii_digit()))
-            });
-        let with_port = host.rsplit_once(':').map_or(host, |(host, _)| host);
-        let trimmed = host.strip_suffix(':').unwrap_or(host);
-        let is_ipv6 = |text: &str| text.len() > 2 && text.parse::<Ipv6Addr>().is_ok();
-        is_ipv4 || with_port.parse::<Ipv4Addr>().is_ok() || is_ipv6(host) || is_ipv6(trimmed)
-    })
-}
-
-/// Whether two words that follow each other read like an option and its value.
-fn speaks_of(word: &str, next: &str) -> bool {
+/// Whether a word and those after it read like an option and its value; how many lie between.
+fn speaks_of(word: &str, after: &[&str]) -> Option<usize> {
     let plain = |text: &str| -> String {
         text.trim_matches(|c: char| !c.is_ascii_alphanumeric()).to_ascii_lowercase()
     };
-    let (name, value) = (plain(word), plain(next));
-    let begins_with_digit = value.starts_with(|c: char| c.is_ascii_digit());
-    match options::synonym(&name) {
+    let name = plain(word);
+    let next = after.first()?;
+    let value = plain(next);
+    let digit = value.starts_with(|c: char| c.is_ascii_digit());
+    let is_it = match options::synonym(&name) {
         // `from 10.0.0.*`, `from !host`, not `from 3 to 5`.
         Some("from") => {
-            next.starts_with('!')
-                || next.contains('*')
-                || (begins_with_digit && next.contains(['.', ':', '/']))
+            next.starts_with('!') || next.contains('*') || (digit && next.contains(['.', ':', '/']))
         }
-        Some("expires" | "max-connections") => begins_with_digit,
+        Some("expires" | "max-connections") => digit,
         // No word of English: nobody writes it by chance.
         Some("alpn") => name == "alpn",
         _ => false,
+    };
+    if is_it {
+        return Some(0);
     }
+    // `net 10/8`, not `24/7`.
+    if NETWORK.contains(&name.as_str()) && place::is_short_network(&value) {
+        return Some(0);
+    }
+    // `max 3 connections`, `connections 3`.
+    let counts = |text: &str| text.starts_with("connection") || text.starts_with("conns");
+    let number = |text: &str| !text.is_empty() && text.bytes().all(|b| b.is_ascii_digit());
+    if (number(&name) && counts(&value)) || (counts(&name) && number(&value)) {
+        return Some(0);
+    }
+    // `valid 20261201`, `expires on 2026-12-01`.
+    if options::synonym(&name) == Some("expires") || END.contains(&name.as_str()) {
+        let fillers =
+            after.iter().take_while(|word| FILLERS.contains(&plain(word).as_str())).count();
+        return after.get(fillers).filter(|word| is_date(word)).map(|_| fillers);
+    }
+    None
 }
 
 /// Words that OpenSSH or a later release takes for options without a value.
@@ -151,16 +202,22 @@ pub(super) fn plain(comment: &str) -> String {
         .map(|c| if ASSIGNS.contains(&c) || QUOTES.contains(&c) { ' ' } else { c })
         .collect();
     let words = spoken.split(is_blank).filter(|word| {
+        let folded = fold(word);
         word.contains(char::is_alphanumeric)
-            && !is_key(word)
-            && !is_place(word)
-            && !is_marker(word)
-            && word.parse::<IpAddr>().is_err()
+            && !is_key(&folded)
+            && !place::is_place(&folded)
+            && !is_marker(&folded)
     });
     let text = words.collect::<Vec<_>>().join(" ");
     if doubt(&text).is_some() { String::new() } else { text }
 }
 
+/// Whether a text holds what can only have been meant to restrict.
+pub(super) fn restricts(text: &str) -> bool {
+    doubt(text).is_some_and(|doubt| [OPTION, PLACE].contains(&doubt.what))
+}
+
+const PLACE: &str = "an address in a comment restricts nothing";
 const OPTION: &str = "an option stands after the key, where it has no effect";
 /// Equals signs, also those of other scripts.
 pub(super) const ASSIGNS: [char; 3] = ['=', '\u{fe66}', '\u{ff1d}'];
@@ -168,6 +225,25 @@ pub(super) const ASSIGNS: [char; 3] = ['=', '\u{fe66}', '\u{ff1d}'];
 pub(super) const QUOTES: [char; 9] = [
     '"', '\u{201c}', '\u{201d}', '\u{201e}', '\u{201f}', '\u{ab}', '\u{bb}', '\u{ff02}', '\u{2018}',
 ];
+/// Words after which a short network is one.
+const NETWORK: [&str; 12] = [
+    "net", "network", "subnet", "cidr", "only", "range", "host", "source", "ip", "address", "from",
+    "allow",
+];
+/// Words after which a date is an end.
+const END: [&str; 10] = [
+    "valid",
+    "validity",
+    "till",
+    "through",
+    "thru",
+    "ends",
+    "ending",
+    "expired",
+    "expiring",
+    "not-after",
+];
+const FILLERS: [&str; 9] = ["on", "at", "by", "after", "to", "till", "the", "date", ""];
 const MARKERS: [&str; 4] = ["cert-authority", "restrict", "revoked", "trust-identity"];
 /// Hex digits that are no longer a commit or a UUID.
 const SHORTEST_HEX: usize = 48;

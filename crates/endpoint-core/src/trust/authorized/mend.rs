@@ -20,6 +20,10 @@ pub(super) fn mended(text: &str) -> Option<String> {
         [key] => {
             // Nothing was made out of what is in doubt: it may have been words.
             let beside = written.is_empty() && comment::doubt(&words).is_some();
+            // But what can only have been meant to restrict was not.
+            if beside && comment::restricts(&words) {
+                return None;
+            }
             let comment = if beside { String::new() } else { comment::plain(&words) };
             let parts = [options.as_str(), key.as_str(), comment.as_str()];
             let line =

@@ -52,12 +52,13 @@ pub(super) fn restricts(name: &str) -> bool {
 
 /// The option that is called so in other programs or in plain words.
 pub(super) fn synonym(name: &str) -> Option<&'static str> {
-    Some(match name {
-        "expire" | "expiry" | "expiry-time" | "until" | "valid-until" => "expires",
-        "protocol" | "protocols" => "alpn",
-        "ip" | "address" | "source-address" => "from",
-        name => return NAMES.into_iter().find(|known| *known == name),
-    })
+    let known = SYNONYMS.iter().find(|(word, _)| *word == name).map(|(_, option)| *option);
+    known.or_else(|| NAMES.into_iter().find(|known| *known == name))
+}
+
+/// Every word that stands for an option without which a line admits more.
+pub(super) fn words_for_restrictions() -> impl Iterator<Item = &'static str> {
+    RESTRICT.into_iter().chain(SYNONYMS.iter().map(|(word, _)| *word))
 }
 
 /// The option that `name` was probably meant to be.
@@ -304,4 +305,21 @@ fn shown(value: &str) -> String {
 const NAMES: [&str; 7] = ["alpn", "expires", "from", "max-connections", "name", "scope", "tenant"];
 
 /// The options without which a line admits more.
+const SYNONYMS: [(&str, &str); 15] = [
+    ("expire", "expires"),
+    ("expiry", "expires"),
+    ("expiry-time", "expires"),
+    ("expires-at", "expires"),
+    ("until", "expires"),
+    ("valid-until", "expires"),
+    ("valid-to", "expires"),
+    ("protocol", "alpn"),
+    ("protocols", "alpn"),
+    ("ip", "from"),
+    ("address", "from"),
+    ("allow-from", "from"),
+    ("source-address", "from"),
+    ("source-ip", "from"),
+    ("max-conn", "max-connections"),
+];
 const RESTRICT: [&str; 4] = ["alpn", "expires", "from", "max-connections"];
