@@ -260,7 +260,7 @@ pub fn parse(text: &[u8]) -> Parsed {
         let fault = match read {
             Ok(None) => continue,
             Ok(Some(read)) => match (above.take(), parsed.grants.lookup(&read.grant.fingerprint)) {
-                (Some((above, how)), _) if how == Unfinished::Marked || read.options == 0 => {
+                (Some((above, how)), _) if how == Unfinished::Marked || !read.grant.restricts() => {
                     read.key_span.rest_of(above)
                 }
                 (_, Some(first)) => read.key_span.again(first.line),
@@ -289,6 +289,14 @@ pub fn parse(text: &[u8]) -> Parsed {
 const MAX_FAULTS: usize = 1_000;
 /// Faults that come with the line as it was probably meant.
 const MAX_MENDED: usize = 64;
+
+impl Grant {
+    /// Whether an option makes it less than a bare key is.
+    fn restricts(&self) -> bool {
+        let Self { alpns, from, expires, max_connections, .. } = self;
+        alpns.is_some() || from.is_some() || expires.is_some() || max_connections.is_some()
+    }
+}
 
 /// A good line.
 struct Read {

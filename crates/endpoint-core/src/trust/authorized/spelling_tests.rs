@@ -221,6 +221,8 @@ fn takes_no_line_for_the_rest_of_another_and_no_key_from_one_that_may_be() {
         ("from=\"10.0.0.0/8\",\n<A> bob", 2),
         ("from=\"10.0.0.0/8\n<A>", 2),
         ("from=\"10.0.0.0/8\"\n<A>", 2),
+        ("from=\"10.0.0.0/8\"\ntenant=acme <A>", 2),
+        ("from=\"10.0.0.0/8\"\nname=\"bob\",scope=ops <A>", 2),
         ("from=\"10.0.0.0/8\"  \r\n\r\n# the key\n<A>", 2),
         ("from=10.0.0.0/8 sha256:\n<HEX>", 2),
         ("<A> \\\nfrom=\"10.0.0.0/8\"", 2),
@@ -233,7 +235,7 @@ fn takes_no_line_for_the_rest_of_another_and_no_key_from_one_that_may_be() {
         assert!(parsed.grants.is_empty(), "{text}: {parsed:?}");
         assert_eq!(parsed.faults.len(), faults, "{text}: {parsed:?}");
     }
-    // A line that has options of its own, or follows one that has an end, is right.
+    // A line that is restricted itself, or follows one that has an end, is right.
     for text in ["alpn=echo/1\nfrom=10.0.0.1 <A>", "bob\n<A>", "alpm=1 <B>\n<A>", "<B> bob,\n<A>"] {
         assert!(read(text).grants.lookup(&key(1)).is_some(), "{text}");
     }
