@@ -282,6 +282,7 @@ fn unexpected(c: char) -> String {
 /// The longest line, without its end.
 pub(super) const LONGEST_LINE_BYTES: usize = 4096;
 /// What a key begins with, that can be cut off from it.
-const KEY_BEGINNINGS: [&str; 4] = ["ed25519:", "sha256:", "sha256//", "ssh-ed25519"];
+const KEY_BEGINNINGS: [&str; 7] =
+    ["ed25519:", "sha256:", "sha256//", "ssh-ed25519", "ed25519", "sha256", "sha256/"];
 /// No option's name is longer; a longer word is a damaged key.
 const LONGEST_NAME: usize = 32;

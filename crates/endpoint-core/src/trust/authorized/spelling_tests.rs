@@ -225,6 +225,7 @@ fn takes_no_line_for_the_rest_of_another_and_no_key_from_one_that_may_be() {
         ("from=\"10.0.0.0/8\"\nname=\"bob\",scope=ops <A>", 2),
         ("from=\"10.0.0.0/8\"  \r\n\r\n# the key\n<A>", 2),
         ("from=10.0.0.0/8 sha256:\n<HEX>", 2),
+        ("from=10.0.0.0/8 sha256\n<HEX>", 2),
         ("<A> \\\nfrom=\"10.0.0.0/8\"", 2),
         ("# bob\r<A>", 1),
         ("# bob\rfrom=\"10.0.0.0/8\" <A>\r", 1),
