@@ -20,7 +20,7 @@ use super::{
     reserve::Reserve,
     source::{Prefix, Source},
     turns::Turns,
-    victims::{Candidate, Victims, is_fuller},
+    victims::{Candidate, Victims, Wanted, is_fuller},
 };
 use crate::{
     config::Limits,
@@ -225,7 +225,8 @@ impl Table {
             })
         };
         let wanted = |victim| newcomer.is_none_or(|n| is_fuller(victim, n, kind, records));
-        let found = victims.next((kind, region), records, now, look, still, wanted);
+        let found =
+            victims.next(Wanted { kind, region, busy: false }, records, now, look, still, wanted);
         if let Some(id) = found {
             self.oust(id, now);
         }

@@ -31,40 +31,58 @@ pub(crate) struct Candidate {
 
 /// Candidates found by one look.
 const FOUND_AT_ONCE: usize = 256;
-/// Pause after a look that found all there were, which have gone since.
+/// Pause after a look that found all there were, and after each one in a region.
 const PAUSE: Duration = Duration::from_millis(20);
 /// Regions of which a look is kept.
 const LOOKS_KEPT: usize = 16;
+
+/// Whom a look is for.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub(crate) struct Wanted {
+    pub(crate) kind: Kind,
+    /// `None`: anywhere.
+    pub(crate) region: Option<Prefix>,
+    /// Those with something under way, or those that are silent.
+    pub(crate) busy: bool,
+}
+
+impl Wanted {
+    /// Whether a look for the other costs from the same share of a core. All regions have one together: an
+    /// attacker has as many of them as it likes. Looks everywhere have their own, which those never hold up.
+    fn shares_pause_with(self, other: Self) -> bool {
+        (self.kind, self.region.is_some(), self.busy)
+            == (other.kind, other.region.is_some(), other.busy)
+    }
+}
 
 /// What was found of late, by where it was looked for.
 #[derive(Debug, Default)]
 pub(crate) struct Victims {
     looks: VecDeque<Look>,
+    /// The last look of each sort after which a pause is due; as many as there are sorts.
+    last: Vec<(Wanted, Instant)>,
 }
 
 #[derive(Debug)]
 struct Look {
-    kind: Kind,
-    region: Option<Prefix>,
+    wanted: Wanted,
     at: Instant,
     found: VecDeque<(Id, Source)>,
-    /// Whether there were no more than these.
-    all: bool,
 }
 
 impl Victims {
-    /// The next one of that kind in that region, or anywhere. `look` lists who may go; `still` says of one that was
+    /// The next one of those. `look` lists who may go; `still` says of one that was
     /// found before whether it may go still.
     pub(crate) fn next(
         &mut self,
-        (kind, region): (Kind, Option<Prefix>),
+        wanted: Wanted,
         records: &Records,
         now: Instant,
         look: impl FnOnce() -> Vec<(Source, Candidate)>,
         still: impl Fn(Id, Instant) -> bool,
         wanted_by: impl Fn(Source) -> bool,
     ) -> Option<Id> {
-        let at = self.looks.iter().position(|look| look.kind == kind && look.region == region);
+        let at = self.looks.iter().position(|look| look.wanted == wanted);
         if let Some(kept) = at.and_then(|at| self.looks.get_mut(at)) {
             while let Some((id, source)) = kept.found.pop_front() {
                 if !still(id, kept.at) {
@@ -76,17 +94,26 @@ impl Victims {
                 kept.found.push_front((id, source));
                 return None;
             }
-            if kept.all && now.saturating_duration_since(kept.at) < PAUSE {
-                return None;
-            }
+        }
+        // Who was found went at one look's cost for many; another look waits if the last of its sort found few.
+        let last = self.last.iter().position(|(other, _)| other.shares_pause_with(wanted));
+        if let Some((_, at)) = last.and_then(|last| self.last.get(last))
+            && now.saturating_duration_since(*at) < PAUSE
+        {
+            return None;
         }
         if let Some(at) = at {
             self.looks.remove(at);
         } else if self.looks.len() >= LOOKS_KEPT {
             self.looks.pop_front();
         }
-        let mut found = fullest_first(look(), kind, records, FOUND_AT_ONCE);
-        let all = found.len() < FOUND_AT_ONCE;
+        let mut found = fullest_first(look(), wanted.kind, records, FOUND_AT_ONCE);
+        if let Some(last) = last {
+            self.last.swap_remove(last);
+        }
+        if found.len() < FOUND_AT_ONCE || wanted.region.is_some() {
+            self.last.push((wanted, now));
+        }
         let first = found.front().copied();
         let id = match first {
             Some((id, source)) if wanted_by(source) => {
@@ -95,7 +122,7 @@ impl Victims {
             }
             _ => None,
         };
-        self.looks.push_back(Look { kind, region, at: now, found, all });
+        self.looks.push_back(Look { wanted, at: now, found });
         id
     }
 }
