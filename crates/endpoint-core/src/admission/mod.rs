@@ -12,6 +12,7 @@ mod budget;
 mod crowd;
 mod filter;
 mod gate;
+mod hoarders;
 mod penalty;
 mod rate;
 mod record;

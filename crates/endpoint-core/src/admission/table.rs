@@ -7,7 +7,10 @@
 //! Always true: a share is asked for only where others want the room; whoever gives way is silent, stands in a
 //! prefix that is at least as full as the newcomer's, and holds no grant.
 
-use std::collections::{BTreeSet, HashMap};
+use std::{
+    collections::{BTreeSet, HashMap},
+    net::IpAddr,
+};
 
 use tokio::time::Instant;
 
@@ -36,7 +39,7 @@ pub(crate) struct Table {
     pub(super) entries: HashMap<Id, Entry>,
     pub(super) records: Records,
     pub(super) reserve: Reserve,
-    victims: Victims,
+    pub(super) victims: Victims,
     pub(super) quic: Lane,
     pub(super) tcp: Lane,
     /// Live connections, of peers too.
@@ -193,6 +196,11 @@ impl Table {
         self.gave_way += 1;
     }
 
+    /// What was told to end still holds its descriptor until it has.
+    fn leaving_is_bounded(&self) -> bool {
+        self.leaving <= self.budget.connections / 8 + 16
+    }
+
     /// Makes room for `newcomer` among those of `kind` in `region`, or anywhere; `None` makes room for a peer.
     fn make_way(
         &mut self,
@@ -201,8 +209,7 @@ impl Table {
         newcomer: Option<Source>,
         now: Instant,
     ) -> bool {
-        // What was told to end still holds its descriptor until it has.
-        if self.leaving > self.budget.connections / 8 + 16 {
+        if !self.leaving_is_bounded() {
             return false;
         }
         let Self { victims, entries, records, .. } = self;
@@ -255,17 +262,29 @@ impl Table {
         let full = strangers >= limit || self.connections >= self.budget.connections;
         let fits = if full {
             self.make_way(kind, None, Some(source), now)
+                || (self.leaving_is_bounded() && self.make_busy_way(source, now))
         } else if strangers >= room.spare() {
             let share_is_full =
                 |prefix: &Prefix| self.records.count(*prefix, kind) >= room.share(*prefix);
             match source.prefixes().find(share_is_full) {
-                Some(prefix) => self.make_way(kind, Some(prefix), Some(source), now),
+                Some(prefix) => {
+                    self.make_way(kind, Some(prefix), Some(source), now)
+                        || (self.leaving_is_bounded() && self.make_busy_way(source, now))
+                }
                 None => true,
             }
         } else {
             true
         };
         fits.then_some(()).ok_or(Refusal::Full)
+    }
+
+    /// Whether an address may shake no hands for a while, because it keeps failing.
+    fn is_shut_out(&self, address: IpAddr, now: Instant) -> bool {
+        let place = Source::of(address).address();
+        self.records.is_banned(place, Category::Handshake, now)
+            && !self.budget.is_exempt(address)
+            && !self.reserve.holds(place, now)
     }
 
     fn book(&mut self, id: Id, failure: Failure, now: Instant) {
@@ -297,11 +316,7 @@ impl Entry {
 impl Filter for Table {
     fn arrive(&mut self, arrival: Arrival, now: Instant) -> Result<Id, Refusal> {
         let source = Source::of(arrival.address);
-        let address = source.address();
-        if self.records.is_banned(address, Category::Handshake, now)
-            && !self.budget.is_exempt(arrival.address)
-            && !self.reserve.holds(address, now)
-        {
+        if self.is_shut_out(arrival.address, now) {
             return Err(Refusal::Penalised);
         }
         let kind = Kind::Waiting(arrival.carrier);
@@ -359,6 +374,10 @@ impl Filter for Table {
 
     fn proven(&mut self, arrival: Arrival, who: Who, now: Instant) -> Result<Id, Refusal> {
         let source = Source::of(arrival.address);
+        // Its address was not proven when it came; whoever shows a key with a grant is no part of the ban.
+        if who == Who::Stranger && self.is_shut_out(arrival.address, now) {
+            return Err(Refusal::Penalised);
+        }
         let known = self.reserve.holds(source.address(), now);
         self.make_connection_room(source, known, who, now)?;
         self.records.serve(source, &self.budget, now);

@@ -77,7 +77,7 @@ proptest! {
     #![proptest_config(ProptestConfig::with_cases(if std::env::var_os("ENDPOINT_TEST_LONG").is_some() { 4_096 } else { 64 }))]
 
     #[test]
-    fn counts_are_right_room_is_bounded_and_nobody_busy_or_new_gives_way(
+    fn counts_are_right_room_is_bounded_and_nobody_busy_within_its_share_or_new_gives_way(
         steps in prop::collection::vec(step(), 1..300)
     ) {
         let limits = Limits::default()
@@ -91,9 +91,18 @@ proptest! {
         let mut guests: Vec<Guest> = Vec::new();
         for step in steps {
             let mut new = None;
+            let shares = table.budget.strangers;
+            let within = |id: &Id| {
+                let source = table.entries[id].source;
+                let count = |prefix| table.records.count(prefix, Kind::Stranger);
+                source.prefixes().all(|prefix| count(prefix) <= shares.share(prefix))
+            };
+            let stays = |guest: &Guest| {
+                !guest.gave_way() && (guest.known || guest.busy.is_some() && within(&guest.id))
+            };
             let busy: Vec<Id> = guests
                 .iter()
-                .filter(|guest| !guest.gave_way() && (guest.busy.is_some() || guest.known))
+                .filter(|guest| stays(guest))
                 .map(|guest| guest.id)
                 .collect();
             match step {
@@ -158,7 +167,7 @@ proptest! {
             table.turns(now);
             for guest in &guests {
                 prop_assert!(!guest.gave_way() || new != Some(guest.id), "the newcomer gave way");
-                prop_assert!(!guest.gave_way() || !busy.contains(&guest.id), "a busy one gave way");
+                prop_assert!(!guest.gave_way() || !busy.contains(&guest.id), "a busy one within its share gave way");
             }
             for carrier in [Carrier::Quic, Carrier::Tcp] {
                 let shaking = table.lane(carrier).shaking.len();

@@ -257,17 +257,43 @@ async fn three_hundred_silent_connections_do_not_shut_a_table_of_four_hundred() 
 }
 
 #[tokio::test(start_paused = true)]
-async fn who_is_busy_or_known_is_never_thrown_out() {
+async fn who_is_busy_within_its_share_or_known_is_never_thrown_out() {
     let mut door = Door::new(&Limits::default().connections(40));
     let peers: Vec<_> = (0..10).map(|_| door.connect(v4(1, 1), Who::Known).unwrap()).collect();
-    let busy: Vec<_> = (0..30).filter_map(|n| door.connect_busy(v4(n % 3, 1)).ok()).collect();
+    // Thirty places for strangers, three of them for one address: an eighth.
+    let busy: Vec<_> = (0..30).filter_map(|n| door.connect_busy(v4(n / 3, 1)).ok()).collect();
     for n in 0..200 {
         door.pass(30);
         let _ = door.connect(v4(100 + n, 1), Who::Stranger);
         let _ = door.connect(v4(1, 1), Who::Known);
     }
     assert!(peers.iter().chain(&busy).all(|guest| !guest.gave_way()));
-    assert!(door.connect_busy(v4(7, 7)).is_err(), "all are busy");
+    assert!(door.connect_busy(v4(70, 7)).is_err(), "all are busy");
+}
+
+#[tokio::test(start_paused = true)]
+async fn who_is_busy_beyond_its_share_goes_for_others_and_for_nobody_who_has_as_much() {
+    let mut door = Door::new(&Limits::default().connections(40));
+    let many: Vec<_> = (0..30).filter_map(|_| door.connect_busy(v4(1, 1)).ok()).collect();
+    let more: Vec<_> = (0..30).filter_map(|n| door.connect_busy(v4(2 + n % 2, 1)).ok()).collect();
+    assert!(many.iter().all(|guest| !guest.gave_way()), "there was room");
+    door.pass(30);
+    assert!(door.connect_busy(v4(1, 1)).is_err(), "it has more than its share");
+    // Its share is three, and others get the rest of what it has.
+    let mut came = Vec::new();
+    for n in 0..60 {
+        door.pass(30);
+        came.extend(door.connect_busy(v4(100 + n, 1)));
+        for guest in many.iter().filter(|guest| guest.gave_way()) {
+            door.gone(guest, End::Fair);
+        }
+    }
+    let left = many.iter().filter(|guest| !guest.gave_way()).count();
+    assert_eq!((left, came.len()), (3, many.len() - 3), "of {}", many.len());
+    assert!(came.iter().all(|guest| !guest.gave_way()));
+    assert!(more.iter().all(|guest| !guest.gave_way()), "they have no more than their share");
+    let first = many.iter().take(many.len() - 3);
+    assert!(first.into_iter().all(Guest::gave_way), "who was busy for longest went first");
 }
 
 #[tokio::test(start_paused = true)]
@@ -326,6 +352,9 @@ async fn refuses_who_keeps_failing_and_nobody_beside_it() {
         fail(&mut door, v4(1, 1), Failure::Deadline);
     }
     assert_eq!(door.arrive(v4(1, 1)).err(), Some(Refusal::Penalised));
+    // The same over QUIC, where hands are shaken before the address is known to be its own.
+    assert_eq!(door.connect(v4(1, 1), Who::Stranger).err(), Some(Refusal::Penalised));
+    assert!(door.connect(v4(1, 1), Who::Known).is_ok());
     assert!(door.arrive(v4(1, 2)).is_ok(), "an address of the same site");
     door.pass(20_000);
     assert!(door.arrive(v4(1, 1)).is_ok());
