@@ -27,6 +27,7 @@ mod sources;
 mod staple;
 mod stirred;
 mod supervise;
+mod woken;
 
 #[cfg(feature = "tcp")]
 mod tcp;

@@ -9,6 +9,7 @@ use tracing::{Instrument, Span, debug, debug_span, error, field};
 use super::{
     Shared,
     pace::{self, OnStreams},
+    woken::once_woken,
 };
 use crate::{
     admission::{Arrival, ConnectionSlot, Failure, Refusal, Slot, Waiting, Who},
@@ -318,17 +319,25 @@ async fn run(
     // A handler need not be an `async fn`: it can panic before it gives a future.
     let serving = async { route.handler().serve(connection, permit).await };
     let handler = AssertUnwindSafe(serving).catch_unwind();
+    let revoked = once_woken(watch.follow());
+    // Whoever has to go is asked after the protocol, which may say goodbye.
+    let gone = once_woken(async {
+        tokio::select! {
+            biased;
+            code = cut_off => code,
+            () = link.retired_too_many() => {
+                counters.retirement_floods.add(1);
+                debug!("peer retired more connection ids than it may");
+                CloseCode::Overloaded
+            }
+            () = shared.ended.cancelled() => CloseCode::ShuttingDown,
+        }
+    });
     let served = tokio::select! {
         biased;
-        _ = watch.follow() => Served::CutOff(CloseCode::ShuttingDown),
+        _ = revoked => Served::CutOff(CloseCode::ShuttingDown),
         served = handler => Served::Whole(served),
-        code = cut_off => Served::CutOff(code),
-        () = link.retired_too_many() => {
-            counters.retirement_floods.add(1);
-            debug!("peer retired more connection ids than it may");
-            Served::CutOff(CloseCode::Overloaded)
-        }
-        () = shared.ended.cancelled() => Served::CutOff(CloseCode::ShuttingDown),
+        code = gone => Served::CutOff(code),
     };
     // Over TCP nobody counts what peers' protocols say.
     if link.carrier() == Carrier::Tcp && !http && link.streamed() > 0 {

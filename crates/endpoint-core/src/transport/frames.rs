@@ -20,7 +20,8 @@ pub(super) fn retired_ids(payload: &[u8], mut retired: impl FnMut(u64)) {
 fn next<'a>(bytes: &'a [u8], retired: &mut impl FnMut(u64)) -> Option<&'a [u8]> {
     let (kind, rest) = varint(bytes)?;
     match kind {
-        PADDING | PING | HANDSHAKE_DONE | IMMEDIATE_ACK => Some(rest),
+        PADDING => Some(unpadded(rest)),
+        PING | HANDSHAKE_DONE | IMMEDIATE_ACK => Some(rest),
         ACK => ranges(rest),
         ACK_ECN => numbers(ranges(rest)?, 3),
         RESET_STREAM => numbers(rest, 3),
@@ -52,6 +53,16 @@ fn next<'a>(bytes: &'a [u8], retired: &mut impl FnMut(u64)) -> Option<&'a [u8]> 
         // DATAGRAM without a length goes to the end; the rest are no frames.
         _ => None,
     }
+}
+
+/// Skips the rest of a padding: a handshake's packets are filled up with a thousand bytes of it.
+fn unpadded(mut bytes: &[u8]) -> &[u8] {
+    while let Some((block, rest)) = bytes.split_first_chunk()
+        && u128::from_ne_bytes(*block) == 0
+    {
+        bytes = rest;
+    }
+    bytes
 }
 
 /// Skips so many numbers.
@@ -128,6 +139,7 @@ mod tests {
     fn frames() -> Vec<Vec<u8>> {
         let mut frames = vec![
             vec![0; 3],
+            vec![0; 50],
             vec![1],
             vec![2, 0x19, 0x19, 0, 0x19],
             vec![2, 0x40, 0x19, 0x19, 2, 0, 1, 1, 0x19, 0x19],
