@@ -27,6 +27,7 @@ pub mod hostname;
 pub mod identity;
 mod phase;
 pub mod target;
+mod woken;
 
 // 1
 pub mod store;

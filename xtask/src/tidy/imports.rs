@@ -14,7 +14,7 @@ use super::{
 const ROWS: &[&[&str]] = &[
     &[
         "alpn", "apart", "clock", "close", "config", "error", "event", "facts", "hostname",
-        "identity", "phase", "target",
+        "identity", "phase", "target", "woken",
     ],
     &["transport", "trust", "store"],
     &["admission", "certs"],

@@ -143,7 +143,7 @@ proptest! {
                     let at = at.index(guests.len());
                     let guest = &mut guests[at];
                     let connected = guest.activity.phase() >= Phase::Shaken;
-                    guest.busy = (guest.busy.is_none() && connected).then(|| guest.activity.begin(now));
+                    guest.busy = (guest.busy.is_none() && connected).then(|| guest.activity.begin(|| now));
                 }
                 Step::Gone(at, end) if !guests.is_empty() => {
                     let mut guest = guests.swap_remove(at.index(guests.len()));

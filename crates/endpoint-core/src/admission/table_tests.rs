@@ -89,7 +89,7 @@ impl Door {
 
     fn connect_busy(&mut self, address: IpAddr) -> Result<Guest, Refusal> {
         let mut guest = self.connect(address, Who::Stranger)?;
-        guest._busy = Some(guest.activity.begin(self.now));
+        guest._busy = Some(guest.activity.begin(|| self.now));
         Ok(guest)
     }
 

@@ -27,7 +27,6 @@ mod sources;
 mod staple;
 mod stirred;
 mod supervise;
-mod woken;
 
 #[cfg(feature = "tcp")]
 mod tcp;

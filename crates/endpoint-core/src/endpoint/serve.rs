@@ -9,7 +9,6 @@ use tracing::{Instrument, Span, debug, debug_span, error, field};
 use super::{
     Shared,
     pace::{self, OnStreams},
-    woken::once_woken,
 };
 use crate::{
     admission::{Arrival, ConnectionSlot, Failure, Refusal, Slot, Waiting, Who},
@@ -23,6 +22,7 @@ use crate::{
     tls::{self, QuicHandshake},
     transport::{Accepting, Link, StreamCredit, Unproven, Whereabouts},
     trust::{Denial, Guard},
+    woken::once_woken,
 };
 
 /// Takes the first packets of one UDP socket until the endpoint ends.

@@ -100,7 +100,7 @@ impl Connection {
         let (mut send, recv) = self.accept().await?;
         // On TCP the stream is there before anything is said on it.
         if let (Some(pace), Carrier::Quic) = (&self.0.pace, self.carrier()) {
-            send.counted(pace.activity().begin(Instant::now()));
+            send.counted(pace.activity().begin(Instant::now));
         }
         Ok((send, recv))
     }

@@ -3,7 +3,7 @@
 //! h3 reads the requests, [`Exchange`] does the rest of each. The requests of a connection run in the
 //! connection's own task: a handler that computes for long spawns that.
 
-use std::{future::poll_fn, panic::AssertUnwindSafe, sync::Arc, task::Poll};
+use std::{future::poll_fn, panic::AssertUnwindSafe, pin::pin, sync::Arc, task::Poll};
 
 use bytes::Bytes;
 use futures_util::{FutureExt, StreamExt, stream::FuturesUnordered};
@@ -22,6 +22,7 @@ use super::{
 use crate::{
     close::CloseCode,
     handler::{Connection, HandlerError},
+    woken::once_woken,
 };
 
 /// Serves one connection until the client closes it, or the endpoint drains and all requests ended.
@@ -76,7 +77,8 @@ async fn serve_requests<S: HttpService>(
     let mut requests = FuturesUnordered::new();
     let mut resets = Resets::default();
     let mut accepting = true;
-    let mut ends = std::pin::pin!(connection.ends());
+    let mut ends = pin!(once_woken(connection.ends()));
+    let mut over = pin!(once_woken(serving.account.over()));
     let mut ending = false;
     loop {
         if ending && requests.is_empty() {
@@ -118,7 +120,7 @@ async fn serve_requests<S: HttpService>(
                 http3.shutdown(0).await?;
                 continue;
             }
-            () = serving.account.over() => {
+            () = &mut over => {
                 quinn.close(CloseCode::Overloaded.http3().into(), b"");
                 return Ok(());
             }

@@ -47,16 +47,16 @@ pub(super) struct Answering {
 }
 
 impl Answering {
-    /// `idle`: for how long the client may take nothing.
+    /// `idle`: for how long the client may take nothing. Boxed: it is handed on from step to step.
     pub(super) fn new(
         stream: quinn::SendStream,
         most_fields: u64,
         idle: Duration,
         waiting: Arc<Waiting>,
-    ) -> Self {
+    ) -> Box<Self> {
         let (writing, patience) = ([Bytes::new(), Bytes::new()], Patience::new(idle));
         let (rest, ended, stopped) = (Bytes::new(), false, None);
-        Self { stream, most_fields, writing, rest, waiting, ended, patience, stopped }
+        Box::new(Self { stream, most_fields, writing, rest, waiting, ended, patience, stopped })
     }
 
     /// Answers nothing: the request is malformed (RFC 9114 §4.1.2).
@@ -135,7 +135,7 @@ impl Answering {
     }
 
     /// Answers with no more than `status`, which says what failed.
-    pub(super) fn failed<B>(mut self, status: StatusCode) -> Result<Sending<B>, End> {
+    pub(super) fn failed<B>(mut self: Box<Self>, status: StatusCode) -> Result<Sending<B>, End> {
         self.write(Section::answer(status, &HeaderMap::new()), None)?;
         Ok(Sending { send: self, body: Rest::Broken })
     }
@@ -143,7 +143,7 @@ impl Answering {
     /// Answers with `response`; without its body if the request was a HEAD. What of the body is there at
     /// once goes along with the fields; nothing keeps these waiting.
     pub(super) fn respond<B>(
-        mut self,
+        mut self: Box<Self>,
         response: Response<B>,
         head: bool,
         cx: &mut Context<'_>,
@@ -239,7 +239,7 @@ const LONGEST: Duration = Duration::from_secs(u32::MAX as u64);
 
 /// An answer whose fields are written, or being written.
 pub(super) struct Sending<B> {
-    send: Answering,
+    send: Box<Answering>,
     body: Rest<B>,
 }
 

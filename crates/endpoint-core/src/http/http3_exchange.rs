@@ -78,17 +78,17 @@ where
         body: Box<Http3Body>,
         deadline: Option<Pin<Box<Sleep>>>,
         request: Option<Request<()>>,
-        send: Option<Answering>,
+        send: Option<Box<Answering>>,
     },
     /// For the service to be ready, and for a 100 (Continue) to be out.
     Starting {
         service: S,
         request: Option<Request<RequestBody>>,
-        send: Option<Answering>,
+        send: Option<Box<Answering>>,
         head: bool,
     },
     /// For the service's answer.
-    Calling { called: Pin<Box<S::Future>>, send: Option<Answering>, head: bool },
+    Calling { called: Pin<Box<S::Future>>, send: Option<Box<Answering>>, head: bool },
     /// For the answer to be out.
     Sending(Sending<B>),
 }
@@ -153,7 +153,7 @@ where
     fn begin(
         &self,
         mut request: Request<RequestBody>,
-        mut send: Answering,
+        mut send: Box<Answering>,
     ) -> Result<State<S, B>, End> {
         let Serving { service, requester, .. } = self.serving;
         let head = request.method() == Method::HEAD;
@@ -253,7 +253,7 @@ fn poll_ended(
     body: &mut Http3Body,
     deadline: &mut Option<Pin<Box<Sleep>>>,
     silence: Duration,
-    send: &mut Option<Answering>,
+    send: &mut Option<Box<Answering>>,
     cx: &mut Context<'_>,
 ) -> Poll<Ended> {
     match body.poll_nothing(cx) {
@@ -293,7 +293,7 @@ fn end_of(error: &StreamError) -> End {
 fn poll_started<S, B>(
     service: &mut S,
     request: &mut Option<Request<RequestBody>>,
-    send: &mut Option<Answering>,
+    send: &mut Option<Box<Answering>>,
     head: bool,
     cx: &mut Context<'_>,
 ) -> Poll<Result<State<S, B>, End>>
@@ -320,7 +320,7 @@ where
 
 fn poll_called<S, B>(
     called: Pin<&mut S::Future>,
-    send: &mut Option<Answering>,
+    send: &mut Option<Box<Answering>>,
     head: bool,
     stalled: Option<&Stalled>,
     cx: &mut Context<'_>,
@@ -349,7 +349,10 @@ where
     Poll::Ready(send.and_then(|send| send.respond(response, head, cx)).map(State::Sending))
 }
 
-fn poll_given_up<T>(send: &mut Option<Answering>, cx: &mut Context<'_>) -> Poll<Result<T, End>> {
+fn poll_given_up<T>(
+    send: &mut Option<Box<Answering>>,
+    cx: &mut Context<'_>,
+) -> Poll<Result<T, End>> {
     match send {
         Some(send) => send.poll_given_up(cx).map(|()| Err(End::GivenUp)),
         None => Poll::Ready(Err(End::Failed)),
@@ -358,7 +361,7 @@ fn poll_given_up<T>(send: &mut Option<Answering>, cx: &mut Context<'_>) -> Poll<
 
 /// A service that failed before it answered.
 fn broken<S, B>(
-    send: &mut Option<Answering>,
+    send: &mut Option<Box<Answering>>,
     error: impl Into<BoxError>,
 ) -> Result<State<S, B>, End>
 where

@@ -98,7 +98,7 @@ impl Requester {
     /// Counts an answer until it ends.
     pub(super) fn answering(&self) -> UnderWay {
         self.0.answers.fetch_add(1, Ordering::Relaxed);
-        let busy = self.0.activity.begin(Instant::now());
+        let busy = self.0.activity.begin(Instant::now);
         UnderWay { requester: self.clone(), _busy: busy }
     }
 

@@ -162,10 +162,13 @@ impl Activity {
     }
 
     /// A request or a stream begins; it ends when what this gives is dropped.
-    pub(crate) fn begin(&self, now: Instant) -> UnderWay {
+    /// `now` is asked only where that changes something: reading the clock for every request is not free.
+    pub(crate) fn begin(&self, now: impl FnOnce() -> Instant) -> UnderWay {
         let mut state = self.state();
         state.under_way = state.under_way.saturating_add(1);
-        state.enter(Phase::Busy, now);
+        if state.phase < Phase::Ending && state.phase != Phase::Busy {
+            state.enter(Phase::Busy, now());
+        }
         drop(state);
         UnderWay(self.clone())
     }
@@ -235,7 +238,7 @@ mod tests {
         assert_eq!(activity.phase(), Phase::Shaken);
         assert_eq!(activity.silent_since(), Some(shaken));
         tokio::time::advance(Duration::from_secs(2)).await;
-        let (one, other) = (activity.begin(Instant::now()), activity.begin(Instant::now()));
+        let (one, other) = (activity.begin(Instant::now), activity.begin(Instant::now));
         assert_eq!((activity.phase(), activity.silent_since()), (Phase::Busy, None));
         drop(one);
         assert_eq!(activity.phase(), Phase::Busy);
@@ -244,7 +247,7 @@ mod tests {
             (activity.phase(), activity.silent_since()),
             (Phase::Idle, Some(Instant::now()))
         );
-        let again = activity.begin(Instant::now());
+        let again = activity.begin(Instant::now);
         assert_eq!(activity.phase(), Phase::Busy);
         activity.enter(Phase::Ending, Instant::now());
         drop(again);

@@ -46,7 +46,7 @@ fn about(found: Option<Duration>, wanted: Duration) -> bool {
 }
 
 fn request(pace: &Pace) -> UnderWay {
-    pace.activity().begin(Instant::now())
+    pace.activity().begin(Instant::now)
 }
 
 #[tokio::test(start_paused = true)]

@@ -17,7 +17,7 @@ use std::{
 use futures_util::task::AtomicWaker;
 
 /// Waits for `waited`, which is polled only when it asked for it.
-pub(super) async fn once_woken<F: Future>(waited: F) -> F::Output {
+pub(crate) async fn once_woken<F: Future>(waited: F) -> F::Output {
     let own = Arc::new(OwnWaker { woken: AtomicBool::new(true), task: AtomicWaker::new() });
     let waker = Waker::from(Arc::clone(&own));
     let mut waited = pin!(waited);
