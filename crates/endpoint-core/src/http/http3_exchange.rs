@@ -146,7 +146,7 @@ where
             false => RequestBody::http3(body).paced(limits.body),
         };
         self.stalled = body.stalled();
-        self.begin(request.map(|()| body), send)
+        self.begin(request.map(|()| body), send, cx)
     }
 
     /// Hands a request to the service as soon as that is ready.
@@ -154,6 +154,7 @@ where
         &self,
         mut request: Request<RequestBody>,
         mut send: Box<Answering>,
+        cx: &mut Context<'_>,
     ) -> Result<State<S, B>, End> {
         let Serving { service, requester, .. } = self.serving;
         let head = request.method() == Method::HEAD;
@@ -162,10 +163,17 @@ where
             .get(header::EXPECT)
             .is_some_and(|value| value.as_bytes().eq_ignore_ascii_case(b"100-continue"));
         requester.go_with(&mut request);
+        let mut service = S::clone(service);
         if expects {
             send.go_on()?;
+        } else if let Poll::Ready(Ok(())) = service.poll_ready(cx) {
+            // Nearly always; it saves the request a way through a state of its own.
+            return Ok(State::Calling {
+                called: Box::pin(service.call(request)),
+                send: Some(send),
+                head,
+            });
         }
-        let service = S::clone(service);
         Ok(State::Starting { service, request: Some(request), send: Some(send), head })
     }
 }
@@ -198,7 +206,7 @@ where
                         return Poll::Ready(End::Failed);
                     };
                     match ended {
-                        Ended::Well => self.begin(request.map(|()| RequestBody::empty()), send),
+                        Ended::Well => self.begin(request.map(|()| RequestBody::empty()), send, cx),
                         Ended::Stalled => {
                             send.failed(StatusCode::REQUEST_TIMEOUT).map(State::Sending)
                         }

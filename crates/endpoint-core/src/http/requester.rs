@@ -15,7 +15,7 @@ use super::{RequestBody, answers::Account};
 use crate::{
     config::Access,
     facts::{Address, Carrier, KeyKind, PeerKey, is_loopback},
-    phase::{self, Activity},
+    phase::Activity,
     trust::{Approval, Denial, Permit, Watch},
 };
 
@@ -23,17 +23,14 @@ use crate::{
 #[derive(Clone, Debug)]
 pub struct Requester(Arc<Inner>);
 
-/// An answer that is under way.
+/// An answer that is under way. Its connection is busy as long.
 #[derive(Debug)]
-pub(super) struct UnderWay {
-    requester: Requester,
-    /// Its connection is busy as long.
-    _busy: phase::UnderWay,
-}
+pub(super) struct UnderWay(Requester);
 
 impl Drop for UnderWay {
     fn drop(&mut self) {
-        self.requester.0.answers.fetch_sub(1, Ordering::Relaxed);
+        self.0.0.answers.fetch_sub(1, Ordering::Relaxed);
+        self.0.0.activity.ended(Instant::now);
     }
 }
 
@@ -98,8 +95,8 @@ impl Requester {
     /// Counts an answer until it ends.
     pub(super) fn answering(&self) -> UnderWay {
         self.0.answers.fetch_add(1, Ordering::Relaxed);
-        let busy = self.0.activity.begin(Instant::now);
-        UnderWay { requester: self.clone(), _busy: busy }
+        self.0.activity.begun(Instant::now);
+        UnderWay(self.clone())
     }
 
     /// Puts the requester, and the guard of the body if there is one, into a request's extensions.

@@ -164,13 +164,29 @@ impl Activity {
     /// A request or a stream begins; it ends when what this gives is dropped.
     /// `now` is asked only where that changes something: reading the clock for every request is not free.
     pub(crate) fn begin(&self, now: impl FnOnce() -> Instant) -> UnderWay {
+        self.begun(now);
+        UnderWay(self.clone())
+    }
+
+    /// The same for whoever holds the activity anyway, and says [`Self::ended`] itself.
+    pub(crate) fn begun(&self, now: impl FnOnce() -> Instant) {
         let mut state = self.state();
         state.under_way = state.under_way.saturating_add(1);
-        if state.phase < Phase::Ending && state.phase != Phase::Busy {
-            state.enter(Phase::Busy, now());
+        match state.phase {
+            Phase::Arrived | Phase::Hello | Phase::Shaken => state.enter(Phase::Busy, now()),
+            // Since when it is busy interests nobody.
+            Phase::Idle => (state.phase, state.came_to) = (Phase::Busy, Phase::Busy),
+            Phase::Busy | Phase::Ending => {}
         }
-        drop(state);
-        UnderWay(self.clone())
+    }
+
+    /// What had begun has ended.
+    pub(crate) fn ended(&self, now: impl FnOnce() -> Instant) {
+        let mut state = self.state();
+        state.under_way = state.under_way.saturating_sub(1);
+        if state.under_way == 0 {
+            state.enter(Phase::Idle, now());
+        }
     }
 
     /// Tells the connection to end, because somebody else needs its place.
@@ -215,11 +231,7 @@ pub(crate) struct UnderWay(Activity);
 
 impl Drop for UnderWay {
     fn drop(&mut self) {
-        let mut state = self.0.state();
-        state.under_way = state.under_way.saturating_sub(1);
-        if state.under_way == 0 {
-            state.enter(Phase::Idle, Instant::now());
-        }
+        self.0.ended(Instant::now);
     }
 }
 
