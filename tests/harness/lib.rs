@@ -11,6 +11,7 @@ pub mod machine;
 pub mod node;
 pub mod path;
 pub mod pebble;
+pub mod ports;
 pub mod relay;
 pub mod shown;
 pub mod weak;

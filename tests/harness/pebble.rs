@@ -4,7 +4,6 @@
 
 use std::{
     fs::{self, File},
-    net::{TcpListener, UdpSocket},
     path::{Path, PathBuf},
     process::{Child, Command, Stdio},
     sync::Arc,
@@ -20,6 +19,8 @@ use rustls::{ClientConfig, RootCertStore, ServerConfig, crypto::aws_lc_rs::defau
 use rustls_pki_types::{CertificateDer, PrivateKeyDer, ServerName, pem::PemObject};
 use serde_json::json;
 use tokio::net::TcpStream;
+
+use crate::ports::free_port;
 
 /// What Pebble is told.
 #[derive(Clone, Debug)]
@@ -250,25 +251,6 @@ impl Drop for Running {
         let _ = self.0.kill();
         let _ = self.0.wait();
     }
-}
-
-/// A port of loopback that nobody uses now, over TCP and UDP; not one of those that the system gives to
-/// whoever dials (on Linux from 32768 on), so that it is still free a moment later.
-///
-/// # Panics
-/// If there is none.
-#[must_use]
-pub fn free_port() -> u16 {
-    for _ in 0..1000 {
-        let mut random = [0; 2];
-        aws_lc_rs::rand::fill(&mut random).expect("randomness");
-        let port = 10_240 + u16::from_le_bytes(random) % 22_000;
-        let free = TcpListener::bind(("127.0.0.1", port)).is_ok();
-        if free && UdpSocket::bind(("127.0.0.1", port)).is_ok() {
-            return port;
-        }
-    }
-    panic!("no port is free");
 }
 
 /// Asks the server on that port of loopback, which is `localhost`, over TLS.

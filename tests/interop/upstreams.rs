@@ -15,6 +15,7 @@ use endpoint_tests::{
     exchange::Exchange,
     http::{Answer, Failure, VERSIONS, connect, fetch, get},
     machine::{Machine, Running, Server},
+    ports::free_address,
     sha256,
     wire::Client,
     within,
@@ -261,7 +262,7 @@ async fn only_what_may_happen_twice_is_sent_again_and_only_on_a_dead_connection(
 #[tokio::test(flavor = "multi_thread")]
 async fn an_absent_upstream_is_told_by_502() {
     let machine = machine();
-    let free = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
+    let free = free_address();
     let gone = machine.state().parent().unwrap().join("gone.sock");
     for upstream in
         [format!("http://{free}"), format!("h2c://{free}"), format!("unix:{}", gone.display())]

@@ -4,7 +4,8 @@ use std::time::{Duration, Instant};
 
 use endpoint_tests::{
     faulty_ca::{Fault, FaultyCa, Route},
-    pebble::{Pebble, Settings, free_port},
+    pebble::{Pebble, Settings},
+    ports::free_port,
 };
 
 use crate::{

@@ -12,7 +12,8 @@ use endpoint_tests::{
     count,
     faulty_ca::{Fault, FaultyCa, Route},
     machine::{Machine, Running, Server, string},
-    pebble::{Pebble, Settings, free_port},
+    pebble::{Pebble, Settings},
+    ports::free_port,
 };
 use serde_json::Value;
 

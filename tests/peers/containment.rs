@@ -14,13 +14,14 @@ use endpoint_core::{
 };
 use endpoint_tests::{
     node::{PEER, PUBLIC, Server, alpn, dialler, echo, identity},
+    ports::free_port,
     relay::Relay,
     until,
     wire::{Client, close_code, socket},
     within,
 };
 
-use crate::process::{Given, Process, free_port, loopback, target};
+use crate::process::{Given, Process, loopback, target};
 
 fn line(options: &str, n: u8) -> String {
     format!("{options} {}\n", identity(n).fingerprint()).trim_start().to_owned()

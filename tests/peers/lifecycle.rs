@@ -15,6 +15,7 @@ use endpoint_core::{
 };
 use endpoint_tests::{
     node::{PEER, alpn, dialler, echo, identity},
+    ports::free_port,
     relay::Relay,
     until,
     wire::Client,
@@ -23,7 +24,7 @@ use endpoint_tests::{
 use quinn_proto::HashedConnectionIdGenerator;
 use tokio::{sync::watch, task::JoinSet};
 
-use crate::process::{Given, Process, free_port, loopback, target, trusting};
+use crate::process::{Given, Process, loopback, target, trusting};
 
 async fn serving(handler: impl Handler, deadline: Duration) -> Endpoint {
     Endpoint::builder(identity(1))

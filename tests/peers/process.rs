@@ -94,14 +94,3 @@ impl Drop for Process {
         let _ = self.0.wait();
     }
 }
-
-/// A port that is free for UDP and TCP now.
-pub(crate) fn free_port() -> u16 {
-    loop {
-        let udp = std::net::UdpSocket::bind(loopback(0)).unwrap();
-        let addr = udp.local_addr().unwrap();
-        if std::net::TcpListener::bind(addr).is_ok() {
-            return addr.port();
-        }
-    }
-}

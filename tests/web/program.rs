@@ -7,6 +7,7 @@ use endpoint_tests::{
     http::{Answer, VERSIONS, connect, fetch, get},
     machine::{Machine, Server},
     node::identity,
+    ports::free_address,
     wire::{Client, Shown},
     within,
 };
@@ -385,7 +386,7 @@ async fn this_machine_reaches_sites_by_name_and_the_status_page_by_its_own() {
 #[tokio::test(flavor = "multi_thread")]
 async fn port_80_redirects_configured_names_and_nothing_else() {
     let machine = machine();
-    let free = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
+    let free = free_address();
     let file = machine.state().parent().unwrap().join("plain.toml");
     let config = format!(
         "plain_listen = [\"{free}\"]\nloopback_http = \"off\"\n[[site]]\nnames = [\"localhost\", \"*.a.example\"]\n"

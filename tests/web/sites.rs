@@ -5,6 +5,7 @@ use std::{fs, net::SocketAddr};
 use endpoint_tests::{
     http::{VERSIONS, fetch, get},
     machine::{Machine, Server},
+    ports::free_address,
     wire::{Client, Shown},
     within,
 };
@@ -42,7 +43,7 @@ fn status(answer: &str) -> &str {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_site_without_a_certificate_is_served_on_loopback_alone() {
     let machine = machine();
-    let free = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
+    let free = free_address();
     // The one without a certificate first: it must not become the default.
     let config = format!(
         "plain_listen = [\"{free}\"]\nloopback_http = \"127.0.0.1:0\"\n\
@@ -130,9 +131,7 @@ async fn of_many_sites_five_pages_are_told() {
 #[test]
 fn an_upstream_that_is_one_of_our_listeners_is_refused() {
     let machine = machine();
-    // A port that is free now.
-    let free = || std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
-    let (plain, loopback) = (free(), free());
+    let (plain, loopback) = (free_address(), free_address());
     for (upstream, more) in [
         (format!("http://{plain}"), ""),
         (format!("http://localhost:{}", loopback.port()), ""),

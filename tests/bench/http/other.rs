@@ -3,11 +3,12 @@
 use std::{
     fs,
     io::{BufRead, BufReader},
-    net::TcpListener,
     path::{Path, PathBuf},
     process::{Child, Command, Stdio},
     time::{Duration, Instant},
 };
+
+use endpoint_tests::ports::free_port;
 
 use super::NAME;
 use crate::{child::SETTLE, raw::Pem, usage};
@@ -75,7 +76,7 @@ fn address(ready: &serde_json::Value) -> Option<String> {
 pub fn caddy(files: &Path) -> Result<Running, String> {
     let program = find("CADDY", &["caddy"], caddy_of_pip)?;
     let scratch = scratch()?;
-    let port = free_port()?;
+    let port = free_port();
     let config = serde_json::json!({
         "admin": { "disabled": true },
         "logging": { "logs": { "default": { "level": "ERROR" } } },
@@ -120,7 +121,7 @@ pub fn nginx(files: &Path) -> Result<Running, String> {
     let program =
         find("NGINX", &["nginx"], || Err("`apt-get install nginx-light` installs it".to_owned()))?;
     let scratch = scratch()?;
-    let port = free_port()?;
+    let port = free_port();
     let pem = Pem::of(&[NAME])?;
     let place = scratch.path();
     let text = |error: std::io::Error| error.to_string();
@@ -230,9 +231,4 @@ fn executable(folder: &Path) -> Option<PathBuf> {
 
 fn scratch() -> Result<tempfile::TempDir, String> {
     tempfile::tempdir().map_err(|error| error.to_string())
-}
-
-fn free_port() -> Result<u16, String> {
-    let bound = TcpListener::bind("127.0.0.1:0").and_then(|listener| listener.local_addr());
-    bound.map(|address| address.port()).map_err(|error| error.to_string())
 }
