@@ -10,7 +10,10 @@ use super::{
     rate::Rate,
     source::{Prefix, Rank},
 };
-use crate::{config::Limits, facts::Carrier};
+use crate::{
+    config::{Limits, PenaltyLimits},
+    facts::Carrier,
+};
 
 /// What the table decides by.
 #[derive(Clone, Debug)]
@@ -25,6 +28,7 @@ pub(crate) struct Budget {
     second: u32,
     hour: u32,
     pub(crate) tracked: usize,
+    pub(crate) penalties: PenaltyLimits,
     exempt: Vec<IpNet>,
 }
 
@@ -99,6 +103,7 @@ impl Budget {
             second: of.handshakes_per_second,
             hour: of.handshakes_per_hour,
             tracked: of.tracked_prefixes,
+            penalties: of.penalties,
             exempt: of.penalty_exempt.clone(),
         }
     }

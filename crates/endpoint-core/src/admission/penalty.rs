@@ -13,6 +13,8 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
+use crate::config::PenaltyLimits;
+
 /// What a source failed at. A ban closes one of them and leaves the others open.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub(crate) enum Category {
@@ -43,23 +45,15 @@ impl Failure {
         }
     }
 
-    fn cost(self) -> Duration {
-        Duration::from_secs(match self {
-            Self::Deadline => 10,
-            Self::Left => 1,
-            Self::Key => 5,
-            Self::Panic => 90,
-        })
+    fn cost(self, limits: &PenaltyLimits) -> Duration {
+        match self {
+            Self::Deadline => limits.deadline,
+            Self::Left => limits.left,
+            Self::Key => limits.key,
+            Self::Panic => limits.panic,
+        }
     }
 }
-
-/// Seconds owed before anything follows, by an address.
-const ENFORCED_FROM: Duration = Duration::from_secs(15);
-/// The most that can be owed, unless a wide prefix needs more before anything follows.
-const MOST: Duration = Duration::from_secs(600);
-/// What one good connection takes off a debt that is not enforced yet: behind an address with many users a
-/// few of them always fail.
-const FORGIVEN: Duration = Duration::from_secs(1);
 
 /// What one prefix owes in one category.
 #[derive(Clone, Copy, Debug, Default)]
@@ -70,15 +64,23 @@ pub(crate) struct Penalty {
 
 impl Penalty {
     /// Books a failure of a prefix from which `weight` times as many are needed as from an address.
-    pub(crate) fn book(&mut self, failure: Failure, weight: u32, now: Instant) {
-        let owed = self.owed(now) + failure.cost();
-        self.enforced = self.is_enforced(now) || owed >= ENFORCED_FROM.saturating_mul(weight);
-        self.until = Some(now + owed.min(MOST.max(ENFORCED_FROM.saturating_mul(weight))));
+    pub(crate) fn book(
+        &mut self,
+        failure: Failure,
+        weight: u32,
+        limits: &PenaltyLimits,
+        now: Instant,
+    ) {
+        let owed = self.owed(now).saturating_add(failure.cost(limits));
+        let holds_from = limits.holds_from.saturating_mul(weight);
+        self.enforced = self.is_enforced(now) || owed >= holds_from;
+        self.until = now.checked_add(owed.min(limits.most.max(holds_from))).or(self.until);
     }
 
-    pub(crate) fn forgive(&mut self, now: Instant) {
+    pub(crate) fn forgive(&mut self, limits: &PenaltyLimits, now: Instant) {
         if !self.is_enforced(now) {
-            self.until = Some(now + self.owed(now).saturating_sub(FORGIVEN));
+            // Behind an address with many users a few of them always fail.
+            self.until = Some(now + self.owed(now).saturating_sub(limits.forgiven));
         }
     }
 
@@ -104,17 +106,51 @@ mod tests {
     async fn refuses_from_fifteen_seconds_on_until_they_are_over() {
         let start = Instant::now();
         let mut penalty = Penalty::default();
-        penalty.book(Failure::Deadline, 1, start);
+        penalty.book(Failure::Deadline, 1, &PenaltyLimits::default(), start);
         assert!(!penalty.is_enforced(start), "one slow handshake is nothing");
-        penalty.book(Failure::Key, 1, start);
+        penalty.book(Failure::Key, 1, &PenaltyLimits::default(), start);
         assert!(penalty.is_enforced(start));
         let nearly = start + Duration::from_millis(14_999);
         assert!(penalty.is_enforced(nearly), "once enforced it holds to its end");
-        penalty.forgive(nearly);
+        penalty.forgive(&PenaltyLimits::default(), nearly);
         let over = start + Duration::from_secs(15);
         assert!(penalty.is_enforced(nearly) && !penalty.is_enforced(over));
-        penalty.book(Failure::Left, 1, over);
+        penalty.book(Failure::Left, 1, &PenaltyLimits::default(), over);
         assert!(!penalty.is_enforced(over), "a new debt begins at nothing");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn costs_and_bounds_are_those_of_the_limits() {
+        let now = Instant::now();
+        let [cost, forgiven, holds_from, most] = [2, 3, 4, 9].map(Duration::from_secs);
+        let limits = PenaltyLimits {
+            deadline: cost,
+            left: cost,
+            key: cost,
+            panic: cost,
+            forgiven,
+            holds_from,
+            most,
+        };
+        let mut penalty = Penalty::default();
+        penalty.book(Failure::Left, 1, &limits, now);
+        penalty.forgive(&limits, now);
+        assert!(penalty.is_spent(now), "more was forgiven than was owed");
+        for failure in [Failure::Deadline, Failure::Key] {
+            assert!(!penalty.is_enforced(now));
+            penalty.book(failure, 1, &limits, now);
+        }
+        assert!(penalty.is_enforced(now + Duration::from_millis(3_999)));
+        assert!(!penalty.is_enforced(now + holds_from));
+        for _ in 0..100 {
+            penalty.book(Failure::Panic, 1, &limits, now);
+        }
+        assert!(penalty.is_enforced(now + Duration::from_millis(8_999)));
+        assert!(!penalty.is_enforced(now + most));
+        // What nobody could wait for ends all the same.
+        let endless = PenaltyLimits { panic: Duration::MAX, most: Duration::MAX, ..limits };
+        penalty.book(Failure::Panic, u32::MAX, &endless, now);
+        assert!(penalty.is_enforced(now));
     }
 
     #[tokio::test(start_paused = true)]
@@ -122,7 +158,7 @@ mod tests {
         let now = Instant::now();
         let mut penalty = Penalty::default();
         for _ in 0..1_000 {
-            penalty.book(Failure::Panic, 1, now);
+            penalty.book(Failure::Panic, 1, &PenaltyLimits::default(), now);
         }
         assert!(penalty.is_enforced(now + Duration::from_secs(599)));
         assert!(!penalty.is_enforced(now + Duration::from_secs(600)));
@@ -134,7 +170,7 @@ mod tests {
         for (weight, most) in [(16, 600), (64, 960), (256, 3_840)] {
             let mut penalty = Penalty::default();
             for _ in 0..1_000 {
-                penalty.book(Failure::Panic, weight, now);
+                penalty.book(Failure::Panic, weight, &PenaltyLimits::default(), now);
             }
             assert!(penalty.is_enforced(now + Duration::from_secs(most - 1)));
             assert!(!penalty.is_enforced(now + Duration::from_secs(most)));
@@ -146,8 +182,8 @@ mod tests {
         let now = Instant::now();
         let mut penalty = Penalty::default();
         for _ in 0..1_000 {
-            penalty.book(Failure::Left, 1, now);
-            penalty.forgive(now);
+            penalty.book(Failure::Left, 1, &PenaltyLimits::default(), now);
+            penalty.forgive(&PenaltyLimits::default(), now);
         }
         assert!(penalty.is_spent(now));
     }
@@ -157,12 +193,12 @@ mod tests {
         let now = Instant::now();
         let (mut address, mut site) = (Penalty::default(), Penalty::default());
         for _ in 0..10 {
-            address.book(Failure::Deadline, 1, now);
-            site.book(Failure::Deadline, 16, now);
+            address.book(Failure::Deadline, 1, &PenaltyLimits::default(), now);
+            site.book(Failure::Deadline, 16, &PenaltyLimits::default(), now);
         }
         assert!(address.is_enforced(now) && !site.is_enforced(now));
         for _ in 0..14 {
-            site.book(Failure::Deadline, 16, now);
+            site.book(Failure::Deadline, 16, &PenaltyLimits::default(), now);
         }
         assert!(site.is_enforced(now));
     }

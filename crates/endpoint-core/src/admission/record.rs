@@ -135,22 +135,22 @@ impl Records {
         })
     }
 
-    pub(crate) fn book(&mut self, source: Source, failure: Failure, now: Instant) {
+    pub(crate) fn book(&mut self, source: Source, failure: Failure, budget: &Budget, now: Instant) {
         for prefix in source.prefixes() {
             let record = self.records.entry(prefix).or_default();
             let penalty = match failure.category() {
                 Category::Handshake => &mut record.handshake,
                 Category::Key => &mut record.key,
             };
-            penalty.book(failure, Budget::weight(prefix), now);
+            penalty.book(failure, Budget::weight(prefix), &budget.penalties, now);
             self.rest(prefix, now);
         }
     }
 
-    pub(crate) fn forgive(&mut self, source: Source, now: Instant) {
+    pub(crate) fn forgive(&mut self, source: Source, budget: &Budget, now: Instant) {
         for prefix in source.prefixes() {
             if let Some(record) = self.records.get_mut(&prefix) {
-                record.handshake.forgive(now);
+                record.handshake.forgive(&budget.penalties, now);
             }
         }
     }

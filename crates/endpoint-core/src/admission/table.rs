@@ -291,7 +291,7 @@ impl Table {
         let Some(entry) = self.entries.get(&id) else { return };
         let spared = entry.exempt || self.reserve.holds(entry.source.address(), now);
         if !spared {
-            self.records.book(entry.source, failure, now);
+            self.records.book(entry.source, failure, &self.budget, now);
         }
     }
 }
@@ -411,7 +411,9 @@ impl Filter for Table {
         match (end, stage) {
             (End::Failed(failure), _) => self.book(id, failure, now),
             (End::Fair, Stage::Connected(Who::Stranger)) => match phase {
-                Phase::Busy | Phase::Idle => self.records.forgive(source, now),
+                Phase::Busy | Phase::Idle => {
+                    self.records.forgive(source, &self.budget, now);
+                }
                 Phase::Shaken => self.book(id, Failure::Left, now),
                 Phase::Arrived | Phase::Hello | Phase::Ending => {}
             },

@@ -27,7 +27,38 @@ pub(crate) struct AdmissionLimits {
     pub(crate) handshakes_per_second: u32,
     pub(crate) handshakes_per_hour: u32,
     pub(crate) tracked_prefixes: usize,
+    pub(crate) penalties: PenaltyLimits,
     pub(crate) penalty_exempt: Vec<IpNet>,
+}
+
+/// What failures cost, and for how long a source pays.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct PenaltyLimits {
+    pub(crate) deadline: Duration,
+    pub(crate) left: Duration,
+    pub(crate) key: Duration,
+    pub(crate) panic: Duration,
+    /// What one good connection takes off a debt for handshakes that is not enforced yet.
+    pub(crate) forgiven: Duration,
+    /// Owed by an address before anything follows.
+    pub(crate) holds_from: Duration,
+    /// The most that can be owed, unless a wide prefix needs more before anything follows.
+    pub(crate) most: Duration,
+}
+
+impl Default for PenaltyLimits {
+    /// Those of OpenSSH (`PerSourcePenalties`).
+    fn default() -> Self {
+        Self {
+            deadline: Duration::from_secs(10),
+            left: Duration::from_secs(1),
+            key: Duration::from_secs(5),
+            panic: Duration::from_secs(90),
+            forgiven: Duration::from_secs(1),
+            holds_from: Duration::from_secs(15),
+            most: Duration::from_secs(600),
+        }
+    }
 }
 
 impl Default for AdmissionLimits {
@@ -47,6 +78,7 @@ impl Default for AdmissionLimits {
             handshakes_per_second: 500,
             handshakes_per_hour: 200_000,
             tracked_prefixes: 32_768,
+            penalties: PenaltyLimits::default(),
             penalty_exempt: networks(loopback),
         }
     }
@@ -61,92 +93,100 @@ fn networks(networks: impl IntoIterator<Item = (IpAddr, u8)>) -> Vec<IpNet> {
     networks.into_iter().filter_map(network).collect()
 }
 
-macro_rules! share {
-    ($(#[$doc:meta])* $name:ident) => {
-        $(#[$doc])*
-        #[must_use]
-        pub fn $name(mut self, $name: usize) -> Self {
-            self.admission.$name = Some($name);
-            self
-        }
-    };
-}
-
-macro_rules! limit {
-    ($(#[$doc:meta])* $name:ident: $kind:ty) => {
-        $(#[$doc])*
-        #[must_use]
-        pub fn $name(mut self, $name: $kind) -> Self {
-            self.admission.$name = $name;
-            self
-        }
-    };
-}
-
 impl Limits {
-    share!(
+    limit!(
         /// Handshakes in flight of one address (IPv4 /32, IPv6 /64) on one carrier while others want the
         /// room. Default an eighth of `handshakes_in_flight`.
-        handshakes_per_address
+        handshakes_per_address: usize => admission.handshakes_per_address
     );
-    share!(
+    limit!(
         /// The same of one site (IPv4 /24, IPv6 /48); an IPv6 /40 has twice as much, a /32 three times.
         /// Default a quarter of `handshakes_in_flight`.
-        handshakes_per_prefix
+        handshakes_per_prefix: usize => admission.handshakes_per_prefix
     );
-    share!(
+    limit!(
         /// Handshakes in flight on one carrier kept for addresses from which a peer was authorised within 24
         /// hours. Default an eighth of `handshakes_in_flight`.
-        handshakes_reserved
+        handshakes_reserved: usize => admission.handshakes_reserved
     );
-    share!(
+    limit!(
         /// Connections without a grant of one address while others want the room. Default an eighth of those
         /// that strangers may have, which are three quarters of `connections`.
-        connections_per_address
+        connections_per_address: usize => admission.connections_per_address
     );
-    share!(
+    limit!(
         /// The same of one site (IPv4 /24, IPv6 /48); an IPv6 /40 has twice as much, a /32 three times.
         /// Default a quarter of those that strangers may have.
-        connections_per_prefix
+        connections_per_prefix: usize => admission.connections_per_prefix
     );
-    share!(
+    limit!(
         /// Of the connections that strangers may have, those kept for addresses from which a peer was
         /// authorised within 24 hours. Default an eighth of them.
-        connections_reserved
+        connections_reserved: usize => admission.connections_reserved
     );
     limit!(
         /// TCP connections that have said nothing yet or wait for their turn to shake hands; each holds a
         /// descriptor. When there are more, the longest silent one of the fullest prefix goes. Default 4096.
-        waiting_connections: usize
+        waiting_connections: usize => admission.waiting_connections
     );
     limit!(
         /// First flights of validated QUIC clients that wait for their turn; one more is dropped, and the
         /// client sends it again. Default 256.
-        waiting_first_flights: usize
+        waiting_first_flights: usize => admission.waiting_first_flights
     );
     limit!(
         /// Bytes that those who wait for a handshake over TCP may leave unread in all. Default 16 MiB.
-        waiting_bytes: usize
+        waiting_bytes: usize => admission.waiting_bytes
     );
     limit!(
         /// Silence within a handshake after which it gives way to one that waits and whose prefix has fewer;
         /// half of it where its own prefix has more than its share. Default 1 s.
-        give_way_after: Duration
+        give_way_after: Duration => admission.give_way_after
     );
     limit!(
         /// Handshakes that one address (IPv4 /32, IPv6 /64) begins in a second, four seconds' worth at once;
         /// what comes faster is served when nobody else waits. A site (/24, /48) has four times as many, an
         /// IPv6 /40 eight, a /32 sixteen. Default 500.
-        handshakes_per_second: u32
+        handshakes_per_second: u32 => admission.handshakes_per_second
     );
     limit!(
         /// The same in an hour, half of them at once. Default 200,000.
-        handshakes_per_hour: u32
+        handshakes_per_hour: u32 => admission.handshakes_per_hour
     );
     limit!(
         /// Prefixes about which something is remembered while nothing of theirs is there; the oldest is
         /// forgotten first. Default 32,768, about 5 MB.
-        tracked_prefixes: usize
+        tracked_prefixes: usize => admission.tracked_prefixes
+    );
+
+    limit!(
+        /// What a proven address owes for a first byte or a handshake that is not there in time. Default 10 s.
+        penalty_deadline: Duration => admission.penalties.deadline
+    );
+    limit!(
+        /// The same for a handshake that is left, or a connection that asks for nothing. Default 1 s.
+        penalty_left: Duration => admission.penalties.left
+    );
+    limit!(
+        /// The same for a key without a grant, or one that is not proven. Default 5 s.
+        penalty_key: Duration => admission.penalties.key
+    );
+    limit!(
+        /// The same for a panic of ours at what it sent. Default 90 s.
+        penalty_panic: Duration => admission.penalties.panic
+    );
+    limit!(
+        /// What one good connection takes off a debt for handshakes that is not enforced yet. Default 1 s.
+        penalty_forgiven: Duration => admission.penalties.forgiven
+    );
+    limit!(
+        /// What an address owes before anything follows; a site (IPv4 /24, IPv6 /48) 16 times as much, an IPv6
+        /// /40 64 times, a /32 256 times. Default 15 s.
+        penalty_holds_from: Duration => admission.penalties.holds_from
+    );
+    limit!(
+        /// The most that can be owed; what it takes for anything to follow, where that is more. Default 10 min.
+        penalty_most: Duration => admission.penalties.most
     );
 
     /// Networks whose addresses are never penalised, such as those of proxies. Shares, rates and totals hold

@@ -1,5 +1,17 @@
 //! What did the operator ask for? Plain cloneable data, checked when the endpoint binds.
 
+/// One limit: a method of [`Limits`] that sets the field of that path.
+macro_rules! limit {
+    ($(#[$doc:meta])* $name:ident: $kind:ty => $($field:ident).+) => {
+        $(#[$doc])*
+        #[must_use]
+        pub fn $name(mut self, $name: $kind) -> Self {
+            self.$($field).+ = $name.into();
+            self
+        }
+    };
+}
+
 mod access;
 mod acme;
 mod admission;
@@ -20,4 +32,4 @@ pub use self::{
     limits::Limits,
     tailscale::Tailscale,
 };
-pub(crate) use self::{limits::RequestLimits, pace::PaceLimits};
+pub(crate) use self::{admission::PenaltyLimits, limits::RequestLimits, pace::PaceLimits};

@@ -56,73 +56,47 @@ impl Default for BodyLimits {
 }
 
 impl Limits {
-    /// Time from the arrival of a TCP connection to its first byte. Default 5 s; the handshake deadline
-    /// runs beside it.
-    #[must_use]
-    pub fn first_byte_deadline(mut self, deadline: Duration) -> Self {
-        self.pace.first_byte = deadline;
-        self
-    }
-
-    /// The same once the table of connections, or the share of the newcomer's prefix, is half full.
-    /// Default 1 s.
-    #[must_use]
-    pub fn crowded_first_byte_deadline(mut self, deadline: Duration) -> Self {
-        self.pace.first_byte_crowded = deadline;
-        self
-    }
-
-    /// Time from the handshake to a stranger's first request, or first stream. Default 10 s. Whatever else
-    /// the client sends, such as SETTINGS and PINGs, is no request.
-    #[must_use]
-    pub fn first_request_deadline(mut self, deadline: Duration) -> Self {
-        self.pace.first_request = deadline;
-        self
-    }
-
-    /// Silence between a stranger's requests after which its connection ends; on other protocols than HTTP,
-    /// silence on all of its streams. Default 60 s. Where it is half full it is half of it.
-    #[must_use]
-    pub fn stranger_idle(mut self, silence: Duration) -> Self {
-        self.pace.idle = silence;
-        self
-    }
-
-    /// The same once it is three quarters full. Default 5 s.
-    #[must_use]
-    pub fn crowded_stranger_idle(mut self, silence: Duration) -> Self {
-        self.pace.idle_crowded = silence;
-        self
-    }
-
-    /// Time that a connection on which nothing is under way has between the news that it ends and its end.
-    /// Default 250 ms.
-    #[must_use]
-    pub fn goodbye(mut self, time: Duration) -> Self {
-        self.pace.goodbye = time;
-        self
-    }
-
-    /// Silence within the body of an HTTP request after which it is given up. Default 30 s.
-    #[must_use]
-    pub fn request_body_idle(mut self, silence: Duration) -> Self {
-        self.requests.body.idle = silence;
-        self
-    }
-
-    /// Bytes a second at which the body of an HTTP request has to come, averaged over the time that was
-    /// waited for it, after [`Self::request_body_grace`] and until its answer begins. Default 500; 0 asks
-    /// for none. A body that is slower or silent is answered with 408.
-    #[must_use]
-    pub fn request_body_rate(mut self, bytes_per_second: u32) -> Self {
-        self.requests.body.least_rate = bytes_per_second;
-        self
-    }
-
-    /// Time waited for the body of an HTTP request before its rate counts. Default 30 s.
-    #[must_use]
-    pub fn request_body_grace(mut self, grace: Duration) -> Self {
-        self.requests.body.grace = grace;
-        self
-    }
+    limit!(
+        /// Time from the arrival of a TCP connection to its first byte. Default 5 s; the handshake deadline
+        /// runs beside it.
+        first_byte_deadline: Duration => pace.first_byte
+    );
+    limit!(
+        /// The same once the table of connections, or the share of the newcomer's prefix, is half full.
+        /// Default 1 s.
+        crowded_first_byte_deadline: Duration => pace.first_byte_crowded
+    );
+    limit!(
+        /// Time from the handshake to a stranger's first request, or first stream. Default 10 s. Whatever else
+        /// the client sends, such as SETTINGS and PINGs, is no request.
+        first_request_deadline: Duration => pace.first_request
+    );
+    limit!(
+        /// Silence between a stranger's requests after which its connection ends; on other protocols than HTTP,
+        /// silence on all of its streams. Default 60 s. Where it is half full it is half of it.
+        stranger_idle: Duration => pace.idle
+    );
+    limit!(
+        /// The same once it is three quarters full. Default 5 s.
+        crowded_stranger_idle: Duration => pace.idle_crowded
+    );
+    limit!(
+        /// Time that a connection on which nothing is under way has between the news that it ends and its end.
+        /// Default 250 ms.
+        goodbye: Duration => pace.goodbye
+    );
+    limit!(
+        /// Silence within the body of an HTTP request after which it is given up. Default 30 s.
+        request_body_idle: Duration => requests.body.idle
+    );
+    limit!(
+        /// Bytes a second at which the body of an HTTP request has to come, averaged over the time that was
+        /// waited for it, after [`Self::request_body_grace`] and until its answer begins. Default 500; 0 asks
+        /// for none. A body that is slower or silent is answered with 408.
+        request_body_rate: u32 => requests.body.least_rate
+    );
+    limit!(
+        /// Time waited for the body of an HTTP request before its rate counts. Default 30 s.
+        request_body_grace: Duration => requests.body.grace
+    );
 }
