@@ -447,4 +447,9 @@ pub enum ConfigCommand {
   endpoint config check
   endpoint config check --config endpoint.toml --json")]
     Check,
+    /// Print every limit as the file or a default sets it, and when a change of it acts
+    #[command(after_help = "Examples:
+  endpoint config show
+  endpoint config show --config endpoint.toml --json")]
+    Show,
 }

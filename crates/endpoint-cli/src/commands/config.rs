@@ -1,4 +1,4 @@
-//! Would `serve` take this configuration?
+//! Would `serve` take this configuration, and which limits would it hold?
 //!
 //! Reads what `serve` reads and judges it by the same functions.
 //!
@@ -7,7 +7,10 @@
 use serde_json::json;
 
 use super::{Context, serve::judge};
-use crate::{config::Config, error::Result};
+use crate::{
+    config::{Config, limits},
+    error::Result,
+};
 
 pub(super) async fn check(context: &Context) -> Result<()> {
     context.state.check()?;
@@ -28,4 +31,32 @@ pub(super) async fn check(context: &Context) -> Result<()> {
     }
     let object = json!({"event": "checked", "file": name, "problems": 0, "warnings": doubtful});
     context.output.result(&object, &text)
+}
+
+/// Prints every limit, as the file or a default sets it.
+pub(super) fn show(context: &Context) -> Result<()> {
+    let (config, _) = Config::load(context.config.as_deref(), &context.state)?;
+    for limit in limits::all() {
+        let set = config.settings.contains_key(limit.name);
+        let value = limit.of(&config).map(|value| value.to_string());
+        let object = json!({
+            "event": "limit",
+            "name": limit.name,
+            "value": value,
+            "set": set,
+            "default": limit.default().to_string(),
+            "follows": limit.follows(),
+            "range": limit.range(),
+            "acts": limit.acts.as_str(),
+            "about": limit.about,
+        });
+        let (name, acts) = (limit.name, limit.acts.as_str());
+        let from = if set { "set" } else { "default" };
+        let text = match (&value, limit.follows()) {
+            (None, Some(what)) => format!("# {name}: {what}  # acts: {acts}"),
+            _ => format!("{name} = {}  # {from}, acts: {acts}", value.unwrap_or_default()),
+        };
+        context.output.result(&object, &text)?;
+    }
+    Ok(())
 }

@@ -75,6 +75,7 @@ pub async fn run(command: Command, context: &Context) -> Result<()> {
         Command::Kick(key) => kick::run(key, context).await,
         Command::Bundle(command) => bundle::run(command, context),
         Command::Config(ConfigCommand::Check) => config::check(context).await,
+        Command::Config(ConfigCommand::Show) => config::show(context),
         Command::Completions { shell } => completions::run(shell, context),
     }
 }

@@ -8,7 +8,7 @@
 mod access;
 mod acme;
 mod certificate;
-mod pace;
+pub mod limits;
 mod read;
 mod sections;
 pub mod value;
@@ -27,8 +27,11 @@ use endpoint_core::{
     config::{Access, Acme, Limits, StoreConfig, StoreSecret, TlsIdentity},
 };
 
-use self::web::{Content, LoopbackHttp, Route};
 pub use self::web_limits::WebLimits;
+use self::{
+    limits::Settings,
+    web::{Content, LoopbackHttp, Route},
+};
 use crate::{
     error::{CliError, Result},
     state::State,
@@ -60,6 +63,8 @@ pub struct Config {
     pub min_tls: TlsVersion,
     /// Limits for the library.
     pub limits: Limits,
+    /// What the file sets of `[limits]`, by name.
+    pub settings: Settings,
     /// Limits of the web server.
     pub web: WebLimits,
     /// The limit on connections, which open files are checked against.
@@ -89,6 +94,7 @@ impl Default for Config {
             ],
             min_tls: TlsVersion::V1_2,
             limits: Limits::default(),
+            settings: Settings::new(),
             web: WebLimits::default(),
             connections: DEFAULT_CONNECTIONS,
             handshakes: DEFAULT_HANDSHAKES,
@@ -272,7 +278,7 @@ mod tests {
     #[test]
     fn shows_every_field_in_the_example_file() {
         let names = sections::FIELDS.into_iter().chain(web::SITE_FIELDS).chain(web::ROUTE_FIELDS);
-        let names = names.chain(acme::ISSUER_FIELDS).chain(web_limits::FIELDS);
+        let names = names.chain(acme::ISSUER_FIELDS);
         for name in names {
             let forms = [format!("{name} = "), format!("[{name}]"), format!("[[{name}]]")];
             let route = name == "route" && EXAMPLE.contains("[[site.route]]");

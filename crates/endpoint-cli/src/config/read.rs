@@ -5,7 +5,7 @@
 
 use std::{
     borrow::Cow,
-    ops::Range,
+    ops::{Range, RangeInclusive},
     path::{Path, PathBuf},
 };
 
@@ -125,17 +125,21 @@ impl<'t> Reader<'t> {
         }
     }
 
-    /// A whole number from 1 to `most`.
-    pub(super) fn number(&mut self, value: &Value<'t>, most: usize) -> Option<usize> {
+    /// A whole number within `range`.
+    pub(super) fn number(
+        &mut self,
+        value: &Value<'t>,
+        range: RangeInclusive<usize>,
+    ) -> Option<usize> {
         let number = match value.get_ref() {
             DeValue::Integer(number) => {
                 usize::from_str_radix(&number.as_str().replace('_', ""), number.radix()).ok()
             }
             _ => None,
         };
-        let number = number.filter(|number| (1..=most).contains(number));
+        let number = number.filter(|number| range.contains(number));
         if number.is_none() {
-            self.expected(value, &format!("a number from 1 to {most}"));
+            self.expected(value, &format!("a number from {} to {}", range.start(), range.end()));
         }
         number
     }

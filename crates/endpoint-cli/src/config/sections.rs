@@ -6,7 +6,7 @@ use std::{collections::BTreeSet, net::SocketAddr};
 
 use endpoint_core::{
     alpn::Alpn,
-    config::{Access, Acme, Limits, TlsIdentity},
+    config::{Access, Acme, TlsIdentity},
 };
 use toml::de::{DeTable, DeValue};
 
@@ -15,9 +15,9 @@ use super::{
     access::{self, access},
     acme,
     certificate::certificate,
-    pace,
+    limits,
     read::{Reader, Value},
-    value, web, web_limits,
+    value, web,
 };
 
 /// The whole file. With faults the result is of no use; the reader has them.
@@ -82,12 +82,12 @@ pub(super) fn config<'t>(reader: &mut Reader<'t>) -> Config {
         tls(reader, table, &mut config);
     }
     if let Some(table) = section(reader, &document, "limits") {
-        limits(reader, table, &mut config);
+        limits::read(reader, table, &mut config);
     }
     if let Some(table) = section(reader, &document, "drain") {
         reader.names(table, " in [drain]", &["deadline"], &[]);
         if let Some(value) = table.get("deadline") {
-            let deadline = reader.parsed(value, "a time such as \"10s\"", value::duration);
+            let deadline = reader.parsed(value, value::A_TIME, value::duration);
             config.drain_deadline = deadline.unwrap_or(config.drain_deadline);
         }
     }
@@ -267,67 +267,6 @@ fn tls<'t>(reader: &mut Reader<'t>, table: &DeTable<'t>, config: &mut Config) {
     };
 }
 
-fn limits<'t>(reader: &mut Reader<'t>, table: &DeTable<'t>, config: &mut Config) {
-    let numbers = LIMITS.iter().map(|number| number.name);
-    let known = numbers.chain(["penalty_exempt"]).chain(pace::names()).chain(web_limits::FIELDS);
-    let known: Vec<&str> = known.collect();
-    reader.names(table, " in [limits]", &known, &[]);
-    for Number { name, set } in LIMITS {
-        let Some(value) = table.get(name) else { continue };
-        let Some(count) = reader.number(value, MOST_CONNECTIONS) else { continue };
-        match name {
-            "handshakes_in_flight" => config.handshakes = count,
-            "waiting_connections" => config.waiting = count,
-            "connections" => config.connections = count,
-            _ => {}
-        }
-        config.limits = set(config.limits.clone(), count);
-    }
-    if let Some(list) = table.get("penalty_exempt") {
-        let networks = reader.array(list, "a list of networks such as [\"10.0.0.0/8\"]");
-        let exempt: Vec<_> = networks
-            .into_iter()
-            .filter_map(|value| reader.parsed(value, "a network", value::network))
-            .map(|network| (network.addr(), network.prefix_len()))
-            .collect();
-        config.limits = config.limits.clone().penalty_exempt(exempt);
-    }
-    config.limits = pace::read(reader, table, config.limits.clone());
-    web_limits::limits(reader, table, config);
-}
-
-/// A number of `[limits]`.
-struct Number {
-    name: &'static str,
-    set: fn(Limits, usize) -> Limits,
-}
-
-const fn number(name: &'static str, set: fn(Limits, usize) -> Limits) -> Number {
-    Number { name, set }
-}
-
-/// All of them.
-const LIMITS: [Number; 11] = [
-    number("handshakes_in_flight", Limits::handshakes_in_flight),
-    number("handshakes_per_address", Limits::handshakes_per_address),
-    number("handshakes_per_prefix", Limits::handshakes_per_prefix),
-    number("handshakes_per_second", |limits, n| limits.handshakes_per_second(small(n))),
-    number("handshakes_per_hour", |limits, n| limits.handshakes_per_hour(small(n))),
-    number("unvalidated_in_flight", Limits::unvalidated_in_flight),
-    number("waiting_connections", Limits::waiting_connections),
-    number("connections", Limits::connections),
-    number("connections_per_address", Limits::connections_per_address),
-    number("connections_per_prefix", Limits::connections_per_prefix),
-    number("connections_per_peer", Limits::connections_per_peer),
-];
-
-fn small(count: usize) -> u32 {
-    u32::try_from(count).unwrap_or(u32::MAX)
-}
-
-/// More than any machine carries; keeps sums of limits far from overflow.
-const MOST_CONNECTIONS: usize = 10_000_000;
-
 #[cfg(test)]
 mod tests {
     use std::path::Path;
@@ -410,22 +349,6 @@ mod tests {
              2 | conections = 5\n  | ^^^^^^^^^^ not a field\n  |\n\
              help: did you mean `connections`?\n"
         );
-    }
-
-    #[test]
-    fn takes_every_limit_and_networks_to_spare() {
-        let numbers: String =
-            LIMITS.iter().map(|number| format!("{} = 7\n", number.name)).collect();
-        let text = format!("[limits]\n{numbers}penalty_exempt = [\"10.0.0.0/8\", \"::1\"]\n");
-        let config = Config::parse(&text, Path::new("e.toml")).unwrap();
-        assert_eq!((config.connections, config.handshakes, config.waiting), (7, 7, 7));
-        let told = format!("{:?}", config.limits);
-        for Number { name, .. } in LIMITS {
-            let set = [format!("{name}: 7"), format!("{name}: Some(7)")];
-            assert!(set.iter().any(|set| told.contains(set)), "{name}: {told}");
-        }
-        assert!(told.contains("penalty_exempt: [10.0.0.0/8, ::1/128]"), "{told}");
-        assert_eq!(faults("[limits]\npenalty_exempt = []").len(), 0);
     }
 
     #[test]

@@ -5,6 +5,7 @@
 
 use std::{
     net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr},
+    ops::RangeInclusive,
     time::Duration,
 };
 
@@ -111,6 +112,71 @@ pub fn size(text: &str) -> Result<u64, String> {
     number.checked_mul(bytes).ok_or_else(expected)
 }
 
+/// What stands for a time in the words of a fault.
+pub const A_TIME: &str = "a time such as \"10s\"";
+/// The same for a size.
+pub const A_SIZE: &str = "a size such as \"64MiB\"";
+
+/// A time span within `range`.
+///
+/// # Errors
+/// What was expected.
+pub fn duration_within(text: &str, range: RangeInclusive<Duration>) -> Result<Duration, String> {
+    let time = duration(text)?;
+    if range.contains(&time) {
+        return Ok(time);
+    }
+    Err(format!(
+        "expected a time from {} to {}",
+        time_text(*range.start()),
+        time_text(*range.end())
+    ))
+}
+
+/// A time of silence or of waiting: none at all would end everything.
+///
+/// # Errors
+/// What was expected.
+pub fn silence(text: &str) -> Result<Duration, String> {
+    duration_within(text, Duration::from_millis(1)..=Duration::from_secs(365 * 86_400))
+}
+
+/// A size within `range`.
+///
+/// # Errors
+/// What was expected.
+pub fn size_within(text: &str, range: RangeInclusive<u64>) -> Result<u64, String> {
+    let bytes = size(text)?;
+    if range.contains(&bytes) {
+        return Ok(bytes);
+    }
+    Err(format!(
+        "expected a size from {} to {}",
+        size_text(*range.start()),
+        size_text(*range.end())
+    ))
+}
+
+/// A time span as [`duration`] reads it, in the largest unit that leaves a whole number.
+#[must_use]
+pub fn time_text(time: Duration) -> String {
+    let milliseconds = time.as_millis();
+    let units = [("d", 86_400_000), ("h", 3_600_000), ("m", 60_000), ("s", 1_000)];
+    let whole = |length: u128| milliseconds >= length && milliseconds.is_multiple_of(length);
+    let unit = units.into_iter().find(|(_, length)| whole(*length));
+    let (unit, length) = unit.unwrap_or(("ms", 1));
+    format!("{}{unit}", milliseconds / length)
+}
+
+/// A size as [`size`] reads it, in the largest unit that leaves a whole number.
+#[must_use]
+pub fn size_text(bytes: u64) -> String {
+    let units = [("GiB", 1 << 30), ("MiB", 1 << 20), ("KiB", 1 << 10)];
+    let whole = |length: u64| bytes >= length && bytes.is_multiple_of(length);
+    let (unit, length) = units.into_iter().find(|(_, length)| whole(*length)).unwrap_or(("B", 1));
+    format!("{}{unit}", bytes / length)
+}
+
 /// An option of `authorized_peers` as an argument: `NAME=VALUE`.
 ///
 /// # Errors
@@ -134,6 +200,23 @@ mod tests {
         for bad in ["", "10", "s", "-1s", "1.5s", "10 s", "99999999999999999999s", "10é"] {
             assert!(duration(bad).is_err(), "{bad}");
         }
+    }
+
+    #[test]
+    fn writes_times_and_sizes_as_it_reads_them_and_holds_them_to_a_range() {
+        for text in ["0ms", "1ms", "1500ms", "59s", "1m", "90m", "36h", "365d"] {
+            assert_eq!(time_text(duration(text).unwrap()), text);
+        }
+        for text in ["0B", "1B", "1025B", "64KiB", "10MiB", "1024GiB"] {
+            assert_eq!(size_text(size(text).unwrap()), text);
+        }
+        let second = Duration::from_secs(1);
+        assert_eq!(duration_within("1s", second..=second), Ok(second));
+        let refused = duration_within("999ms", second..=second * 60);
+        assert_eq!(refused.unwrap_err(), "expected a time from 1s to 1m");
+        let refused = size_within("2KiB", 0..=1024);
+        assert_eq!(refused.unwrap_err(), "expected a size from 0B to 1KiB");
+        assert!(silence("0s").is_err() && silence("1ms").is_ok());
     }
 
     #[test]

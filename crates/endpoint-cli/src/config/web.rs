@@ -13,7 +13,7 @@ use toml::de::{DeTable, DeValue};
 use super::{
     access::{self, access},
     read::{Reader, Value},
-    value, web_limits,
+    value,
 };
 
 /// What a site answers with.
@@ -272,20 +272,16 @@ fn route<'t>(reader: &mut Reader<'t>, value: &Value<'t>) -> Option<Route> {
         route.body_limit = reader.parsed(value, "a size such as \"10MiB\"", value::size);
     }
     if let Some(value) = table.get("timeout") {
-        let parse = |text: &str| match value::duration(text)? {
-            Duration::ZERO => Err("a time limit of nothing refuses every request".to_owned()),
-            limit => Ok(limit),
-        };
-        route.timeout = reader.parsed(value, "a time such as \"30s\"", parse);
+        route.timeout = reader.parsed(value, value::A_TIME, value::silence);
     }
     if let Some(value) = table.get("requests") {
-        route.requests = reader.number(value, 1_000_000);
+        route.requests = reader.number(value, 1..=1_000_000);
     }
     if let Some(value) = table.get("upstream_idle") {
-        route.upstream_idle = web_limits::time(reader, value);
+        route.upstream_idle = reader.parsed(value, value::A_TIME, value::silence);
     }
     if let Some(value) = table.get("tunnel_idle") {
-        route.tunnel_idle = web_limits::time(reader, value);
+        route.tunnel_idle = reader.parsed(value, value::A_TIME, value::silence);
     }
     if let Some(list) = table.get("cors") {
         for value in reader.array(list, "a list of origins such as [\"https://app.example\"]") {
@@ -449,7 +445,7 @@ mod tests {
             ("redirect = \"https://a.example.:4433\"", 3, "is a name of this site"),
             ("headers = { Content-Length = \"1\" }", 3, "`content-length` is set by the server"),
             ("headers = { x-request-id = \"1\" }", 3, "`x-request-id` is set by the server"),
-            ("[[site.route]]\npath = \"/a\"\ntimeout = \"0s\"", 5, "a time limit of nothing"),
+            ("[[site.route]]\npath = \"/a\"\ntimeout = \"0s\"", 5, "expected a time from 1ms to"),
             ("[[site.route]]\npath = \"/a/\"\n[[site.route]]\npath = \"/a\"", 5, "stands twice"),
             ("[[site]]\nnames = [\"127.0.0.1\"]", 4, "is an address"),
         ];
