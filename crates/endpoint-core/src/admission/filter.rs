@@ -8,7 +8,7 @@ use std::{fmt, net::IpAddr};
 use tokio::time::Instant;
 
 use super::penalty::{Category, Failure};
-use crate::{facts::Carrier, identity::Fingerprint, phase::Activity};
+use crate::{config::Limits, facts::Carrier, identity::Fingerprint, phase::Activity};
 
 /// Names one arrival from its coming to its end.
 pub(crate) type Id = u64;
@@ -87,6 +87,10 @@ pub(crate) trait Filter: fmt::Debug + Send {
 
     /// Looks after what time changes.
     fn tick(&mut self, now: Instant);
+
+    /// Takes other limits. What is above them ends, the longest silent first, but nobody with a grant; gives
+    /// how many.
+    fn set_limits(&mut self, limits: &Limits, now: Instant) -> usize;
 
     /// Whether somebody waits for a turn.
     fn has_waiting(&self) -> bool;

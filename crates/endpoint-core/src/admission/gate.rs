@@ -94,6 +94,16 @@ impl Gate {
         Ok(Waiting { ticket: Ticket::new(&self.0, id), activity })
     }
 
+    /// Takes other limits; gives how many connections without a grant that ended.
+    pub(crate) fn set_limits(&self, limits: &Limits) -> usize {
+        self.0.unproven.set_limit(limits.unvalidated_in_flight);
+        let now = Instant::now();
+        let mut state = self.0.state();
+        let ended = state.filter.set_limits(limits, now);
+        self.0.after(&mut state, now);
+        ended
+    }
+
     pub(crate) fn connections(&self) -> usize {
         self.0.state().filter.connections()
     }

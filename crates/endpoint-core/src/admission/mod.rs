@@ -20,6 +20,7 @@ mod reserve;
 mod shake;
 mod source;
 mod table;
+mod trim;
 mod turns;
 mod unproven;
 mod victims;

@@ -75,6 +75,14 @@ impl Records {
         Self { records: HashMap::new(), totals: Default::default(), idle: VecDeque::new(), tracked }
     }
 
+    /// From now on so many are remembered.
+    pub(crate) fn track(&mut self, tracked: usize) {
+        self.tracked = tracked;
+        while self.idle.len() > tracked {
+            self.forget_oldest();
+        }
+    }
+
     pub(crate) fn total(&self, kind: Kind) -> usize {
         self.totals.get(kind.index()).copied().unwrap_or_default()
     }

@@ -430,6 +430,14 @@ impl Filter for Table {
         self.tell_crowds();
     }
 
+    fn set_limits(&mut self, limits: &Limits, now: Instant) -> usize {
+        self.budget = Budget::new(limits);
+        self.records.track(self.budget.tracked);
+        let ended = self.trim(now);
+        self.tell_crowds();
+        ended
+    }
+
     fn has_waiting(&self) -> bool {
         [&self.quic, &self.tcp].iter().any(|lane| lane.has_waiting())
     }

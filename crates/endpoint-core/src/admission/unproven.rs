@@ -25,9 +25,7 @@ pub(crate) struct Unproven(Arc<Counts>);
 
 #[derive(Debug)]
 struct Counts {
-    limit: usize,
-    /// What one counter of the row may hold.
-    share: usize,
+    limit: AtomicUsize,
     total: AtomicUsize,
     row: Box<[AtomicUsize]>,
     key: RandomState,
@@ -37,8 +35,7 @@ impl Unproven {
     /// `limit` at one time, of which one prefix may have half.
     pub(crate) fn new(limit: usize) -> Self {
         Self(Arc::new(Counts {
-            limit,
-            share: limit.div_ceil(2),
+            limit: limit.into(),
             total: AtomicUsize::new(0),
             row: (0..COUNTERS).map(|_| AtomicUsize::new(0)).collect(),
             key: RandomState::new(),
@@ -50,14 +47,20 @@ impl Unproven {
         let counts = &self.0;
         let at = counts.key.hash_one(source.site()) as usize % COUNTERS;
         let cell = counts.row.get(at)?;
-        if !take(cell, counts.share) {
+        let limit = counts.limit.load(Ordering::Acquire);
+        if !take(cell, limit.div_ceil(2)) {
             return None;
         }
-        if !take(&counts.total, counts.limit) {
+        if !take(&counts.total, limit) {
             cell.fetch_sub(1, Ordering::AcqRel);
             return None;
         }
         Some(UnprovenSlot { counts: Arc::clone(counts), at })
+    }
+
+    /// From now on so many at one time; what is above it goes on.
+    pub(crate) fn set_limit(&self, limit: usize) {
+        self.0.limit.store(limit, Ordering::Release);
     }
 
     /// Handshakes of the budget that are taken now.
@@ -112,6 +115,10 @@ mod tests {
     #[test]
     fn a_budget_of_nothing_asks_everybody() {
         assert!(Unproven::new(0).take(source(1)).is_none());
-        assert!(Unproven::new(1).take(source(1)).is_some());
+        let unproven = Unproven::new(1);
+        let _held = unproven.take(source(1)).unwrap();
+        assert!(unproven.take(source(2)).is_none());
+        unproven.set_limit(2);
+        assert!(unproven.take(source(2)).is_some(), "a raised limit acts at once");
     }
 }
