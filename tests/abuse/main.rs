@@ -2,6 +2,7 @@
 
 mod conformance;
 mod cors;
+mod cut_off;
 mod drain;
 mod h3_floods;
 mod harvest;

@@ -14,6 +14,7 @@ pub mod pebble;
 pub mod ports;
 pub mod relay;
 pub mod shown;
+pub mod swallow;
 pub mod weak;
 pub mod who;
 pub mod wire;

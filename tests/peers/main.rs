@@ -9,6 +9,7 @@ mod matrix;
 mod moves;
 mod one_port;
 mod places;
+mod places_tcp;
 mod process;
 mod refusals;
 mod revocation;

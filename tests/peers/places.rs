@@ -2,7 +2,7 @@
 
 use std::time::{Duration, Instant};
 
-use endpoint_core::{Access, CloseCode, ConnectError, LinkError, handler::Echo};
+use endpoint_core::{Access, CloseCode, ConnectError, Limits, LinkError, handler::Echo};
 use endpoint_tests::{
     forge::Forge,
     node::{PEER, PUBLIC, Server, alpn, dialler, echo, identity},
@@ -79,7 +79,7 @@ async fn a_key_that_has_all_its_connections_is_told_its_limit_at_once() {
 }
 
 #[tokio::test]
-async fn a_lowered_limit_reaches_connections_that_are_there_the_oldest_first() {
+async fn a_lowered_limit_reaches_connections_that_are_there_the_longest_silent_first() {
     let server = Server::start(&(line("", 2) + &line("", 3))).await;
     let (client, other) = (dialler(2).await, dialler(3).await);
     let bystander = other.connect(&server.target(), PEER).await.unwrap();
@@ -98,6 +98,42 @@ async fn a_lowered_limit_reaches_connections_that_are_there_the_oldest_first() {
     echo(&newest, b"the newest lives").await.unwrap();
     echo(&bystander, b"another key lives").await.unwrap();
     assert_eq!(server.trust(&lowered).await, 0, "once is enough");
+}
+
+#[tokio::test]
+async fn lowered_limits_of_the_endpoint_end_what_is_above_them_and_tell_keys_the_number() {
+    let limits = Limits::default().connections_per_peer(4);
+    let server = Server::start_with(&line("", 2), limits.clone()).await;
+    let (client, stranger) = (dialler(2).await, dialler(9).await);
+    let mut live = Vec::new();
+    for _ in 0..4 {
+        live.push(client.connect(&server.target(), PEER).await.unwrap());
+    }
+    let mut strangers = Vec::new();
+    for _ in 0..2 {
+        strangers.push(stranger.connect(&server.target(), PUBLIC).await.unwrap());
+    }
+    until("they are served", || server.endpoint.connections().len() == 6).await;
+    assert_eq!(server.endpoint.set_limits(limits.clone()), 0, "the same ones end nobody");
+
+    // The first has just said something, so the second has been silent for longest.
+    echo(&live[0], b"word").await.unwrap();
+    assert_eq!(server.endpoint.set_limits(limits.clone().connections_per_peer(3)), 1);
+    let told = within(5, "the peer is told", live.remove(1).closed()).await;
+    assert!(matches!(told, LinkError::Closed(CloseCode::TooManyConnections)), "{told:?}");
+    let over = client.connect(&server.target(), PEER).await.unwrap_err();
+    let new = matches!(&over, ConnectError::TooManyConnections { limit: Some(3), .. });
+    assert!(new, "{over:?}");
+
+    // Peers fill all that there may be, and give way to nobody.
+    assert_eq!(server.endpoint.set_limits(limits.connections(2)), 2);
+    for connection in &strangers {
+        let told = within(5, "the stranger is told", connection.closed()).await;
+        assert!(matches!(told, LinkError::Closed(CloseCode::Overloaded)), "{told:?}");
+    }
+    for connection in &live {
+        echo(connection, b"lives").await.unwrap();
+    }
 }
 
 #[tokio::test]

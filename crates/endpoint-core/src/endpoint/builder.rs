@@ -319,7 +319,7 @@ impl Builder {
             ended: CancellationToken::new(),
             drain_deadline: self.drain_deadline,
             identity: self.identity.clone(),
-            limits: self.limits.clone(),
+            limits: ArcSwap::from_pointee(self.limits.clone()),
         });
         shared.refresh_discover();
         shared.tell_fallbacks();

@@ -87,7 +87,8 @@ struct Inner {
 /// What the background tasks hold.
 struct Shared {
     identity: Identity,
-    limits: Limits,
+    /// As they are now; a connection keeps the times that it came with.
+    limits: ArcSwap<Limits>,
     gate: Gate,
     tls: Arc<TlsServer>,
     certificates: certificates::Certificates,
@@ -203,6 +204,23 @@ impl Endpoint {
         let ended = self.0.shared.live.kick(key);
         self.0.shared.observer.counters.kicked.add(ended as u64);
         ended
+    }
+
+    /// Takes other limits and ends what is above them, the longest silent first: connections without a grant
+    /// above [`Limits::connections`], and those of a key above [`Limits::connections_per_peer`], which are told
+    /// the number. Gives how many.
+    ///
+    /// Those of admission hold at once, times and numbers of one connection from the next connection on.
+    /// [`Limits::answer_bytes`], [`Limits::retired_ids_per_minute`] and those of transport (idle timeout,
+    /// keep-alive, windows, buffers, dialling) stay what they were when the endpoint was bound.
+    pub fn set_limits(&self, limits: Limits) -> usize {
+        let shared = &self.0.shared;
+        let limits = Arc::new(limits);
+        shared.limits.store(Arc::clone(&limits));
+        let strangers = shared.gate.set_limits(&limits);
+        let of_keys = shared.live.set_connections_per_peer(limits.connections_per_peer);
+        tracing::debug!(strangers, of_keys, "limits set");
+        strangers.saturating_add(of_keys)
     }
 
     /// Numbers since the endpoint was bound.

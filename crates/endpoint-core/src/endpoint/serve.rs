@@ -103,7 +103,7 @@ async fn quic(
     activity: Activity,
 ) {
     let began = Instant::now();
-    let mut deadline = began + shared.limits.handshake_deadline;
+    let mut deadline = began + shared.limits.load().handshake_deadline;
     let slot = match place {
         Place::Shakes(slot) => slot,
         Place::Waits(waiting) => {
@@ -245,6 +245,7 @@ pub(super) async fn established_link(
     if let Some(now) = shared.routes.load().find(&facts.alpn) {
         guard.set_access(now.access());
     }
+    guard.follow(&activity);
     guard.make_room().await;
     match guard.permit() {
         Ok(permit) => {
@@ -276,10 +277,11 @@ async fn run(
     activity: Activity,
 ) {
     Span::current().record("access", field::display(route.access()));
+    let limits = shared.limits.load_full();
     // A key of its own costs a stranger nothing, so only a grant raises what a connection may hold.
     let authorised = permit.has_grant();
     if authorised {
-        link.widen(shared.limits.connection_window_bytes);
+        link.widen(limits.connection_window_bytes);
         if let Some(key) = facts.peer.fingerprint() {
             slot.authorised(key);
         }
@@ -287,8 +289,8 @@ async fn run(
     // Where a key was asked for, the client waits for stream credit: it is the server's yes.
     let limit = match &facts.alpn {
         // RFC 9114 §6.1: at least 100 requests should be permitted at one time.
-        http if http.is_http() => shared.limits.requests.at_once,
-        _ if authorised => shared.limits.streams_per_connection,
+        http if http.is_http() => limits.requests.at_once,
+        _ if authorised => limits.streams_per_connection,
         _ => 0,
     };
     let credit = StreamCredit::new(&link, limit, facts.profile.asks());
@@ -314,7 +316,7 @@ async fn run(
         watch.clone(),
         pace.clone(),
         handshake,
-        shared.limits.requests,
+        limits.requests,
     );
     // A handler need not be an `async fn`: it can panic before it gives a future.
     let serving = async { route.handler().serve(connection, permit).await };
@@ -395,13 +397,14 @@ impl Shared {
 
     /// How long the connection may stay as it is.
     pub(super) fn pace(&self, activity: Activity) -> Pace {
-        Pace::new(activity, self.draining.clone(), self.limits.pace)
+        Pace::new(activity, self.draining.clone(), self.limits.load().pace)
     }
 
     /// Waits until the endpoint drains and a handshake has had time to come to its end.
     async fn drained(&self) {
         self.draining.cancelled().await;
-        tokio::time::sleep(self.limits.pace.goodbye).await;
+        let goodbye = self.limits.load().pace.goodbye;
+        tokio::time::sleep(goodbye).await;
     }
 
     /// Waits until a handshake has to end before it is done; says why.

@@ -94,7 +94,7 @@ async fn shake(
     let Accepted { stream, remote } = accepted;
     let local = stream.local_addr().ok()?;
     let reach = Reach::of(Some(local.ip()), remote.ip());
-    let mut deadline = began + shared.limits.handshake_deadline;
+    let mut deadline = began + shared.limits.load().handshake_deadline;
     let mut ends = pin!(shared.handshake_ends(activity));
     let pace = shared.pace(activity.clone());
     // Until it says something it costs a descriptor, and no handshake.
@@ -109,7 +109,7 @@ async fn shake(
         Some(Err(error)) => return failed(&error),
         None => {
             // Where it is crowded the time is short, and a long way may need more.
-            if began.elapsed() >= shared.limits.pace.first_byte {
+            if began.elapsed() >= shared.limits.load().pace.first_byte {
                 waiting.failed(Failure::Deadline);
             }
             return failed(&"it said nothing in time");
@@ -128,8 +128,11 @@ async fn shake(
     };
     // Time that it was held is not its own.
     deadline += spoke.elapsed();
+    // The link keeps a handle of it, to ask whether the peer is still there.
+    let socket = Arc::new(stream);
+    let held = tcp::Held(Arc::clone(&socket));
     let shaken = tokio::select! {
-        shaken = timeout_at(deadline, tls::tcp::accept_tcp(&shared.tls, reach, stream)) => shaken,
+        shaken = timeout_at(deadline, tls::tcp::accept_tcp(&shared.tls, reach, held)) => shaken,
         why = &mut ends => return failed(&why),
     };
     let (stream, handshake, peer) = match shaken {
@@ -146,6 +149,7 @@ async fn shake(
     if handshake.alpn == Alpn::ACME_TLS_1 {
         shared.challenge_answered();
         // Within the same deadline, or the socket goes as it is.
+        drop(socket);
         let parting = timeout_at(deadline, tcp::part(stream));
         tokio::select! {
             _ = parting => {}
@@ -154,8 +158,9 @@ async fn shake(
         return None;
     }
     if handshake.alpn.is_http() {
-        tcp::end_when_not_taken(stream.get_ref().0, shared.limits.requests.answer_idle);
+        tcp::end_when_not_taken(&socket, shared.limits.load().requests.answer_idle);
     }
+    let timed = !handshake.alpn.is_http();
     let facts = LinkFacts {
         id: shared.live.next_id(),
         carrier: Carrier::Tcp,
@@ -166,7 +171,7 @@ async fn shake(
         remote,
         local,
     };
-    let link = Link::from(TcpLink::new(stream, remote, false));
+    let link = Link::from(TcpLink::on(stream, &socket, remote, timed));
     Some((link, facts, slot))
 }
 

@@ -189,14 +189,18 @@ impl Activity {
         }
     }
 
-    /// Tells the connection to end, because somebody else needs its place.
-    pub(crate) fn give_way(&self) {
-        self.tell(Told::GiveWay);
+    /// Tells the connection to end, because somebody else needs its place; `false` if it was told before.
+    pub(crate) fn give_way(&self) -> bool {
+        self.tell(Told::GiveWay)
     }
 
-    fn tell(&self, told: Told) {
-        self.state().told.get_or_insert(told);
+    fn tell(&self, told: Told) -> bool {
+        let mut state = self.state();
+        let news = state.told.is_none();
+        state.told.get_or_insert(told);
+        drop(state);
         self.0.given_way.cancel();
+        news
     }
 
     /// Why it was told to end; `None` if it was not.

@@ -5,6 +5,7 @@
 use std::{sync::Arc, time::Duration};
 
 use bytes::Bytes;
+use tokio::time::Instant;
 
 use super::{
     retirements::Retirements,
@@ -208,27 +209,43 @@ impl Link {
         digits.then(|| std::str::from_utf8(&close.reason).ok()?.parse().ok()).flatten()
     }
 
-    /// Asks the other side for a sign of life. Gives how many came until now; `None` where there is nothing
-    /// to ask with.
+    /// Asks the other side for a sign of life; `None` where there is nothing to ask with.
     ///
     /// quinn sends no PING when told to, but MAX_DATA when the window grows, which is answered as well; the
     /// byte is taken back at once, so that the peer may have no more outstanding than before.
-    pub(crate) fn ask(&self) -> Option<u64> {
-        let Self::Quic(QuicLink { connection, accepted: Some(accepted), .. }) = self else {
-            return None;
+    pub(crate) fn ask(&self) -> Option<Question> {
+        let heard = match self {
+            Self::Quic(QuicLink { connection, accepted: Some(accepted), .. }) => {
+                let heard = self.heard();
+                let window = accepted.whereabouts.window();
+                connection.set_receive_window(window.saturating_add(1).into());
+                connection.set_receive_window(window.into());
+                heard
+            }
+            Self::Quic(_) => return None,
+            Self::Tcp(link) => {
+                if !link.ask() {
+                    return None;
+                }
+                0
+            }
         };
-        let heard = self.heard();
-        let window = accepted.whereabouts.window();
-        connection.set_receive_window(window.saturating_add(1).into());
-        connection.set_receive_window(window.into());
-        Some(heard)
+        Some(Question { link: self.clone(), heard })
     }
 
     /// Acknowledgements that came, on QUIC: only who has the connection's keys can send one.
-    pub(crate) fn heard(&self) -> u64 {
+    fn heard(&self) -> u64 {
         match self {
             Self::Quic(QuicLink { connection, .. }) => connection.stats().frame_rx.acks,
             Self::Tcp(_) => 0,
+        }
+    }
+
+    /// When the last byte moved, where somebody notes that: over TCP.
+    pub(crate) fn moved_at(&self) -> Option<Instant> {
+        match self {
+            Self::Quic(_) => None,
+            Self::Tcp(link) => Some(link.moved_at()),
         }
     }
 
@@ -296,6 +313,29 @@ impl Link {
                 (stats.udp_tx.bytes, stats.udp_rx.bytes)
             }
             Self::Tcp(link) => link.bytes(),
+        }
+    }
+}
+
+/// A question for a sign of life that waits for its answer.
+#[derive(Debug)]
+pub(crate) struct Question {
+    link: Link,
+    heard: u64,
+}
+
+impl Question {
+    /// Whether no sign of life has come over QUIC. Over TCP nobody learns of one, and a link whose peer gives
+    /// none ends by itself.
+    pub(crate) fn is_unanswered(&self) -> bool {
+        self.link.carrier() == Carrier::Quic && self.link.heard() == self.heard
+    }
+}
+
+impl Drop for Question {
+    fn drop(&mut self) {
+        if let Link::Tcp(link) = &self.link {
+            link.asked();
         }
     }
 }

@@ -35,7 +35,7 @@ pub(crate) use self::{
     amplification::Unproven,
     credit::StreamCredit,
     keys::ListenKeys,
-    link::{Link, QuicLink, from_quinn, without_peers_text},
+    link::{Link, Question, QuicLink, from_quinn, without_peers_text},
     network::of_system,
     qlog::Qlog,
     quic::{Accepting, bind_udp, client_endpoint, client_transport, server_endpoint},

@@ -11,16 +11,24 @@ use std::{
     net::SocketAddr,
     pin::Pin,
     sync::{
-        Arc, Mutex, OnceLock, PoisonError,
+        Arc, Mutex, OnceLock, PoisonError, Weak,
         atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering},
     },
     task::{Context, Poll},
+    time::Duration,
 };
 
-use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::{
+    io::{AsyncRead, AsyncWrite, ReadBuf},
+    net::TcpStream,
+    time::Instant,
+};
 use tokio_util::sync::{CancellationToken, WaitForCancellationFutureOwned};
 
-use super::stream::{RecvStream, SendStream};
+use super::{
+    stream::{RecvStream, SendStream},
+    tcp,
+};
 use crate::{close::CloseCode, error::LinkError};
 
 /// A TLS connection over TCP seen as one bidirectional stream.
@@ -35,12 +43,36 @@ pub(crate) struct TcpLink {
     halves: AtomicUsize,
     sent: AtomicU64,
     received: AtomicU64,
+    since: Instant,
+    /// Whether it is noted when bytes move: reading the clock each time is not free.
+    timed: bool,
+    /// Milliseconds from then to the last byte.
+    moved: AtomicU64,
+    /// Its socket, on accepted links; not what keeps it open.
+    socket: OnceLock<Weak<TcpStream>>,
+    asking: Mutex<Asking>,
+}
+
+/// Who waits for an answer of the peer's kernel.
+#[derive(Debug, Default)]
+struct Asking {
+    /// How many.
+    by: usize,
+    /// What has to be set again when nobody does.
+    before: Option<Duration>,
 }
 
 impl TcpLink {
     /// Takes a TLS stream whose handshake is done. `dialled` says that this side dialled: then an end
     /// before the first byte is the other side's refusal.
     pub(crate) fn new<S>(stream: S, remote: SocketAddr, dialled: bool) -> Arc<Self>
+    where
+        S: AsyncRead + AsyncWrite + Send + Sync + Unpin + 'static,
+    {
+        Self::make(stream, remote, dialled, false)
+    }
+
+    fn make<S>(stream: S, remote: SocketAddr, dialled: bool, timed: bool) -> Arc<Self>
     where
         S: AsyncRead + AsyncWrite + Send + Sync + Unpin + 'static,
     {
@@ -53,12 +85,67 @@ impl TcpLink {
             halves: AtomicUsize::new(2),
             sent: AtomicU64::new(0),
             received: AtomicU64::new(0),
+            since: Instant::now(),
+            timed,
+            moved: AtomicU64::new(0),
+            socket: OnceLock::new(),
+            asking: Mutex::default(),
         });
         let (read, write) = tokio::io::split(stream);
         let send = TcpSend(Box::new(Half::new(write, &link))).into();
         let recv = TcpRecv(Box::new(Half::new(read, &link))).into();
         *link.streams.lock().unwrap_or_else(PoisonError::into_inner) = Some((send, recv));
         link
+    }
+
+    /// The same on a socket of which it keeps a handle, so that its peer can be asked whether it is there.
+    /// `timed` says that it has to be known since when nothing moves.
+    pub(crate) fn on<S>(
+        stream: S,
+        socket: &Arc<TcpStream>,
+        remote: SocketAddr,
+        timed: bool,
+    ) -> Arc<Self>
+    where
+        S: AsyncRead + AsyncWrite + Send + Sync + Unpin + 'static,
+    {
+        let link = Self::make(stream, remote, false, timed);
+        let _ = link.socket.set(Arc::downgrade(socket));
+        link
+    }
+
+    /// Asks the peer for a sign of life, until [`Self::asked`] is called. Without one the link ends
+    /// by itself. `false` if there is nothing to ask with.
+    pub(super) fn ask(&self) -> bool {
+        let Some(socket) = self.socket.get().and_then(Weak::upgrade) else { return false };
+        let mut asking = self.asking.lock().unwrap_or_else(PoisonError::into_inner);
+        if asking.by == 0 {
+            asking.before = tcp::ask(&socket);
+        }
+        asking.by = asking.by.saturating_add(1);
+        true
+    }
+
+    /// One who [asked](Self::ask) waits no more.
+    pub(super) fn asked(&self) {
+        let mut asking = self.asking.lock().unwrap_or_else(PoisonError::into_inner);
+        asking.by = asking.by.saturating_sub(1);
+        if let (0, Some(socket)) = (asking.by, self.socket.get().and_then(Weak::upgrade)) {
+            tcp::asked(&socket, asking.before);
+        }
+    }
+
+    /// When the last byte came or went.
+    pub(super) fn moved_at(&self) -> Instant {
+        self.since + Duration::from_millis(self.moved.load(Ordering::Relaxed))
+    }
+
+    fn moves(&self) {
+        if !self.timed {
+            return;
+        }
+        let since = self.since.elapsed().as_millis();
+        self.moved.store(u64::try_from(since).unwrap_or(u64::MAX), Ordering::Relaxed);
     }
 
     pub(super) fn remote(&self) -> SocketAddr {
@@ -129,6 +216,7 @@ impl<T> Half<T> {
     fn written(&self, polled: Poll<io::Result<usize>>) -> Poll<io::Result<usize>> {
         if let Poll::Ready(Ok(sent)) = &polled {
             self.link.sent.fetch_add(*sent as u64, Ordering::Relaxed);
+            self.link.moves();
         }
         // A write can meet the refusal before a read does.
         polled.map_err(|error| self.meaning(error))
@@ -162,6 +250,7 @@ impl<T: AsyncRead + Unpin> AsyncRead for Half<T> {
                 if got > 0 {
                     self.link.heard.store(true, Ordering::Relaxed);
                     self.link.received.fetch_add(got as u64, Ordering::Relaxed);
+                    self.link.moves();
                 }
                 Poll::Ready(Ok(()))
             }

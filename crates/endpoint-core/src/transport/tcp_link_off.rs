@@ -17,6 +17,18 @@ use crate::{close::CloseCode, error::LinkError};
 pub(crate) enum TcpLink {}
 
 impl TcpLink {
+    pub(super) fn ask(&self) -> bool {
+        match *self {}
+    }
+
+    pub(super) fn asked(&self) {
+        match *self {}
+    }
+
+    pub(super) fn moved_at(&self) -> tokio::time::Instant {
+        match *self {}
+    }
+
     pub(super) fn remote(&self) -> SocketAddr {
         match *self {}
     }

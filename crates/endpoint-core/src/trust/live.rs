@@ -9,7 +9,7 @@ use std::{
     collections::HashMap,
     sync::{
         Arc, Mutex, OnceLock, PoisonError,
-        atomic::{AtomicBool, AtomicU64, Ordering},
+        atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering},
     },
     time::Duration,
 };
@@ -30,6 +30,7 @@ use crate::{
     config::Access,
     facts::{Carrier, LinkFacts, Profile},
     identity::Fingerprint,
+    phase::Activity,
     transport::Link,
 };
 
@@ -45,7 +46,7 @@ pub(crate) struct Live {
     /// Held from before a policy is read where it comes from until it is stored here.
     setting: Mutex<()>,
     clock: Clock,
-    connections_per_peer: usize,
+    connections_per_peer: AtomicUsize,
     table: Mutex<Table>,
     closes: mpsc::UnboundedSender<Close>,
     next_id: AtomicU64,
@@ -80,6 +81,8 @@ pub(crate) struct Entry {
     counted: AtomicBool,
     /// Told when the peer moved: requests are judged apart from their connection.
     moved: Notify,
+    /// How far it has come and since when it is silent, once somebody says so.
+    activity: OnceLock<Activity>,
 }
 
 impl Live {
@@ -94,7 +97,7 @@ impl Live {
             policy: ArcSwap::from_pointee(policy),
             setting: Mutex::default(),
             clock,
-            connections_per_peer,
+            connections_per_peer: connections_per_peer.into(),
             table: Mutex::default(),
             closes,
             next_id: AtomicU64::new(1),
@@ -136,6 +139,7 @@ impl Live {
             grant_gone: Arc::default(),
             counted: false.into(),
             moved: Notify::new(),
+            activity: OnceLock::new(),
             facts,
         });
         self.table().entries.insert(entry.facts.id, Arc::clone(&entry));
@@ -310,6 +314,11 @@ impl Guard {
         self.entry.access.store(Arc::new(access.clone()));
     }
 
+    /// Where to learn since when the connection is silent.
+    pub(crate) fn follow(&self, activity: &Activity) {
+        let _ = self.entry.activity.set(activity.clone());
+    }
+
     pub(crate) fn entry(&self) -> &Arc<Entry> {
         &self.entry
     }
@@ -385,58 +394,6 @@ impl Entry {
     pub(crate) fn denial(&self) -> Option<&Denial> {
         self.denial.get()
     }
-
-    pub(crate) fn info(&self) -> ConnectionInfo {
-        let (bytes_sent, bytes_received) = self.link.bytes();
-        let address = self.link.address();
-        ConnectionInfo {
-            id: self.facts.id,
-            peer: self.facts.peer.fingerprint(),
-            name: self.approval.get().and_then(Approval::name).map(str::to_owned),
-            alpn: self.facts.alpn.to_string(),
-            remote: address.proven(),
-            unproven: Some(address.present()).filter(|_| !address.is_settled()),
-            carrier: self.facts.carrier,
-            profile: self.facts.profile,
-            access: self.access.load().to_string(),
-            since: self.since,
-            rtt: self.link.rtt(),
-            bytes_sent,
-            bytes_received,
-        }
-    }
-}
-
-/// What an operator sees of a live connection.
-#[derive(Clone, Debug)]
-#[non_exhaustive]
-pub struct ConnectionInfo {
-    /// Number of the connection, unique in this process.
-    pub id: u64,
-    /// The key it proved, if it showed one.
-    pub peer: Option<Fingerprint>,
-    /// The `name=` of its grant.
-    pub name: Option<String>,
-    /// The protocol, escaped.
-    pub alpn: String,
-    /// The address that it answered from last.
-    pub remote: std::net::SocketAddr,
-    /// The address that its newest packet shows, while nothing was answered from there.
-    pub unproven: Option<std::net::SocketAddr>,
-    /// What carries it.
-    pub carrier: Carrier,
-    /// How hands were shaken.
-    pub profile: Profile,
-    /// The handler's access rule.
-    pub access: String,
-    /// When it was permitted.
-    pub since: Timestamp,
-    /// Smoothed round trip (QUIC only).
-    pub rtt: Option<Duration>,
-    /// Bytes sent: UDP payloads on QUIC, TLS plain text on TCP.
-    pub bytes_sent: u64,
-    /// Bytes received, counted likewise.
-    pub bytes_received: u64,
 }
 
 /// A connection that is to be closed.
@@ -487,9 +444,12 @@ impl Closes {
     }
 }
 
+mod info;
 mod places;
 #[cfg(feature = "http3")]
 mod requests;
+
+pub use self::info::ConnectionInfo;
 
 // The connections of these tests are TCP links over pipes in memory.
 #[cfg(test)]

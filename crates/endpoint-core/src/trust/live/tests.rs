@@ -295,3 +295,49 @@ async fn a_set_that_was_read_before_its_turn_would_let_a_revoked_key_in_again() 
     live.set_policy_from(|| older);
     assert!(live.knows(&key(1)));
 }
+
+/// Connections of key 1 that have been silent since their number of seconds after now.
+fn silent_since(live: &Arc<Live>, seconds: [u64; 4]) -> [(Guard, Activity); 4] {
+    let now = Instant::now();
+    seconds.map(|seconds| {
+        let guard = arrive_at(live, 1, Access::Public);
+        let activity = Activity::new(now);
+        activity.enter(crate::phase::Phase::Shaken, now + Duration::from_secs(seconds));
+        guard.follow(&activity);
+        guard.permit().unwrap();
+        (guard, activity)
+    })
+}
+
+fn ended(connections: &[(Guard, Activity); 4]) -> [bool; 4] {
+    std::array::from_fn(|n| connections[n].0.entry().denial().is_some())
+}
+
+#[tokio::test]
+async fn a_lowered_limit_of_keys_ends_the_longest_silent_and_says_so() {
+    for own_limit in [false, true] {
+        let lines = |limit: usize| match own_limit {
+            true => format!("max-connections=\"{limit}\" {}\n", key(1)),
+            false => format!("{}\n", key(1)),
+        };
+        let (live, _pacing, _) = live(policy(&lines(4)));
+        live.set_connections_per_peer(4);
+        let lower = |limit| match own_limit {
+            true => live.set_policy_from(|| policy(&lines(limit))),
+            false => live.set_connections_per_peer(limit),
+        };
+        let four = silent_since(&live, [40, 10, 30, 20]);
+        assert_eq!(lower(4), 0);
+        assert_eq!(lower(3), 1);
+        assert_eq!(ended(&four), [false, true, false, false]);
+        let told = four[1].0.entry().denial().unwrap();
+        assert_eq!(*told, Denial::TooManyConnections { limit: 3 });
+        assert_eq!(told.code(true), CloseCode::TooManyConnections);
+        // With something under way it goes last.
+        let _busy = four[3].1.begin(Instant::now);
+        assert_eq!(lower(1), 2);
+        assert_eq!(ended(&four), [true, true, true, false]);
+        let next = arrive_at(&live, 1, Access::Public);
+        assert_eq!(next.permit().unwrap_err(), Denial::TooManyConnections { limit: 1 });
+    }
+}
