@@ -5,6 +5,7 @@
 mod bundle;
 mod config;
 mod key_faults;
+mod limits;
 mod logs;
 mod output;
 #[cfg(feature = "qlog")]

@@ -211,6 +211,26 @@ impl Config {
         Ok((config, Some(file)))
     }
 
+    /// The parts of the file, without `[limits]`, that `after` has differently.
+    pub fn other_parts(&self, after: &Self) -> impl Iterator<Item = &'static str> {
+        let parts = |config: &Self| {
+            [
+                ("listen", format!("{:?}", config.listen)),
+                ("plain_listen", format!("{:?}", config.plain_listen)),
+                ("loopback_http", format!("{:?}", config.loopback_http)),
+                ("qlog", format!("{:?}", config.qlog)),
+                ("[[site]]", format!("{:?}", config.sites)),
+                ("[[handler]]", format!("{:?}", config.handlers)),
+                ("[acme]", format!("{:?}", config.acme)),
+                ("[store]", format!("{:?}", config.store)),
+                ("[tls]", format!("{:?}", config.min_tls)),
+                ("[drain]", format!("{:?}", config.drain_deadline)),
+            ]
+        };
+        let both = parts(self).into_iter().zip(parts(after));
+        both.filter(|((_, before), (_, after))| before != after).map(|((name, _), _)| name)
+    }
+
     /// Whether the store has been made.
     #[must_use]
     pub fn store_exists(&self) -> bool {

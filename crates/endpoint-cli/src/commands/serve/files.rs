@@ -2,7 +2,6 @@
 
 use endpoint_core::config::Limits;
 
-use super::Context;
 use crate::config::{Config, web::Content};
 
 /// Files for everything but connections: listeners, key and trust files, the control socket.
@@ -10,37 +9,54 @@ const KEPT_BACK: usize = 128;
 /// Files for the connections of one plain listener, which takes no more of them at one time.
 const OF_A_PLAIN_LISTENER: usize = 256;
 
-/// Raises the limit on open files and holds the connections to what it allows: each over TCP takes one.
-/// `plain` is the number of plain listeners. Gives also how many requests may have a file open.
-pub(super) fn limits(config: &Config, plain: usize, context: &Context) -> (Limits, usize) {
-    let files = rlimit::increase_nofile_limit(u64::MAX).unwrap_or(u64::MAX);
-    let files = usize::try_from(files).unwrap_or(usize::MAX);
-    let idle = upstreams(config).saturating_mul(IDLE_OF_AN_UPSTREAM);
-    let plain = plain.saturating_mul(OF_A_PLAIN_LISTENER);
-    // However few there are, connections get half of them.
-    let kept = KEPT_BACK.saturating_add(plain.saturating_add(idle).min(files / 2));
-    let each = files_of_a_connection(config);
-    let Shares { connections: room, handshakes, waiting } =
-        Shares::of(files, config.handshakes, config.waiting, kept, each);
-    let limits = config.limits.clone().waiting_connections(waiting);
-    if room >= config.connections {
-        return (limits, room);
+/// How many listeners there are whose connections take files of their own.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct OpenFiles {
+    /// Plain ones.
+    pub(super) plain: usize,
+}
+
+/// What the open files leave room for.
+#[derive(Debug)]
+pub(super) struct Room {
+    /// What was asked for, held to that.
+    pub(super) limits: Limits,
+    /// Requests that may have a file open.
+    pub(super) files: usize,
+    /// What is wrong, if it is less than was asked for, and what to do.
+    pub(super) warning: Option<(String, String)>,
+}
+
+impl OpenFiles {
+    /// Raises the limit on open files and holds the connections to what it allows: each over TCP takes one.
+    pub(super) fn room(self, config: &Config) -> Room {
+        let files = rlimit::increase_nofile_limit(u64::MAX).unwrap_or(u64::MAX);
+        let files = usize::try_from(files).unwrap_or(usize::MAX);
+        let idle = upstreams(config).saturating_mul(IDLE_OF_AN_UPSTREAM);
+        let plain = self.plain.saturating_mul(OF_A_PLAIN_LISTENER);
+        // However few there are, connections get half of them.
+        let kept = KEPT_BACK.saturating_add(plain.saturating_add(idle).min(files / 2));
+        let each = files_of_a_connection(config);
+        let Shares { connections: room, handshakes, waiting } =
+            Shares::of(files, config.handshakes, config.waiting, kept, each);
+        let limits = config.limits.clone().waiting_connections(waiting);
+        if room >= config.connections {
+            return Room { limits, files: room, warning: None };
+        }
+        let message = format!(
+            "{files} open files do not suffice for {} connections: taking at most {room}",
+            config.connections
+        );
+        let wanted = config
+            .connections
+            .saturating_mul(each)
+            .saturating_add(config.handshakes)
+            .saturating_add(config.waiting)
+            .saturating_add(kept);
+        let hint = format!("raise it: ulimit -n {wanted}, or LimitNOFILE={wanted} in the unit");
+        let limits = limits.connections(room).handshakes_in_flight(handshakes);
+        Room { limits, files: room, warning: Some((message, hint)) }
     }
-    let message = format!(
-        "{files} open files do not suffice for {} connections: taking at most {room}",
-        config.connections
-    );
-    let wanted = config
-        .connections
-        .saturating_mul(each)
-        .saturating_add(config.handshakes)
-        .saturating_add(config.waiting)
-        .saturating_add(kept);
-    context.output.warning(
-        &message,
-        &[format!("raise it: ulimit -n {wanted}, or LimitNOFILE={wanted} in the unit")],
-    );
-    (limits.connections(room).handshakes_in_flight(handshakes), room)
 }
 
 /// Connections that lie idle between this program and each upstream.

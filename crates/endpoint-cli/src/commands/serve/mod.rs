@@ -23,6 +23,7 @@ mod ports;
 mod proofs;
 mod ready;
 mod refusals;
+mod reloading;
 
 use std::{
     net::SocketAddr,
@@ -44,9 +45,11 @@ use tokio::{
 pub use self::given::Given;
 use self::{
     desk::FrontDesk,
+    files::{OpenFiles, Room},
     local::{Facts, Local},
     manager::Manager,
     ready::Listeners,
+    reloading::Reloading,
 };
 use super::Context;
 use crate::{
@@ -61,6 +64,7 @@ pub(super) async fn run(args: Serve, context: &Context) -> Result<()> {
     let state = &context.state;
     state.check()?;
     let (mut config, _) = Config::load(context.config.as_deref(), state)?;
+    let read = config.clone();
     content(&args, &mut config)?;
     if let Some(fault) = args.qlog.as_ref().and_then(|_| config::without_qlog("`--qlog`")) {
         return Err(fault);
@@ -89,7 +93,11 @@ pub(super) async fn run(args: Serve, context: &Context) -> Result<()> {
     let listeners = Listeners { udp_alone, ..local.listeners() };
     let plain = listeners.loopback.iter().chain(&listeners.redirects);
     let own = listen.iter().chain(plain).copied().collect();
-    let (limits, files) = files::limits(&config, local.count(), context);
+    let open_files = OpenFiles { plain: local.count() };
+    let Room { limits, files, warning } = open_files.room(&config);
+    if let Some((message, hint)) = warning {
+        context.output.warning(&message, &[hint]);
+    }
     let web = Web::prepare(&config.sites, &ports::own(own, &config.sites), files, &config.web)?;
     let mut signals = Signals::new()?;
     let builder = Endpoint::builder(identity)
@@ -134,8 +142,10 @@ pub(super) async fn run(args: Serve, context: &Context) -> Result<()> {
     let mut control = tokio::spawn(control::serve(claim.socket(), desk)?);
     ready::tell(&endpoint, &web, &listeners, context)?;
     let manager = Manager::ready(&format!("serving {}", endpoint.fingerprint()));
+    let reloading =
+        Reloading::new(endpoint.clone(), context.config.clone(), state.clone(), open_files, read);
     let fault = tokio::select! {
-        () = wait(&endpoint, &mut signals) => None,
+        () = wait(&reloading, &mut signals) => None,
         () = refusals::tell(&endpoint, state) => None,
         failure = endpoint.failed() => Some(died(&failure.to_string())),
         part = local.died() => Some(died(&part)),
@@ -242,7 +252,7 @@ fn died(what: &str) -> CliError {
 }
 
 /// Serves until a signal to end, reloading at each hangup. A reload waits for the disk, signals do not.
-async fn wait(endpoint: &Endpoint, signals: &mut Signals) {
+async fn wait(reloading: &Arc<Reloading>, signals: &mut Signals) {
     let mut reloads = JoinSet::new();
     let mut again = false;
     loop {
@@ -251,7 +261,7 @@ async fn wait(endpoint: &Endpoint, signals: &mut Signals) {
                 tracing::info!("reload asked for by SIGHUP");
                 Manager::reloading();
                 if reloads.is_empty() {
-                    begin_reload(&mut reloads, endpoint);
+                    reloads.spawn(Arc::clone(reloading).reload());
                 } else {
                     // That one may have looked before the change that is meant.
                     again = true;
@@ -259,7 +269,7 @@ async fn wait(endpoint: &Endpoint, signals: &mut Signals) {
             }
             Some(_ended) = reloads.join_next() => {
                 if std::mem::take(&mut again) {
-                    begin_reload(&mut reloads, endpoint);
+                    reloads.spawn(Arc::clone(reloading).reload());
                 } else {
                     Manager::reloaded();
                 }
@@ -268,14 +278,6 @@ async fn wait(endpoint: &Endpoint, signals: &mut Signals) {
             _ = signals.terminate.recv() => return,
         }
     }
-}
-
-fn begin_reload(reloads: &mut JoinSet<()>, endpoint: &Endpoint) {
-    let endpoint = endpoint.clone();
-    reloads.spawn(async move {
-        // The library logs what came of it.
-        let _reload = endpoint.reload().await;
-    });
 }
 
 async fn drain(endpoint: &Endpoint, signals: &mut Signals) -> Result<()> {
