@@ -28,6 +28,8 @@ mod victims;
 #[cfg(test)]
 mod crowd_tests;
 #[cfg(test)]
+mod site_tests;
+#[cfg(test)]
 mod table_properties;
 #[cfg(test)]
 mod table_tests;

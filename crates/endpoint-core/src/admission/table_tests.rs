@@ -23,14 +23,14 @@ use crate::{
 };
 
 /// A table and a clock.
-struct Door {
-    table: Table,
-    now: Instant,
+pub(super) struct Door {
+    pub(super) table: Table,
+    pub(super) now: Instant,
 }
 
 /// Somebody at the door.
-struct Guest {
-    id: Id,
+pub(super) struct Guest {
+    pub(super) id: Id,
     activity: Activity,
     _busy: Option<UnderWay>,
 }
@@ -42,7 +42,7 @@ impl Guest {
 }
 
 impl Door {
-    fn new(limits: &Limits) -> Self {
+    pub(super) fn new(limits: &Limits) -> Self {
         Self { table: Table::new(limits), now: Instant::now() }
     }
 
@@ -54,7 +54,7 @@ impl Door {
         Arrival { address, carrier: Carrier::Tcp, activity: Activity::new(self.now) }
     }
 
-    fn arrive(&mut self, address: IpAddr) -> Result<Guest, Refusal> {
+    pub(super) fn arrive(&mut self, address: IpAddr) -> Result<Guest, Refusal> {
         let arrival = self.arrival(address);
         let activity = arrival.activity.clone();
         let id = self.table.arrive(arrival, self.now)?;
@@ -62,24 +62,24 @@ impl Door {
     }
 
     /// Arrives and says its hello.
-    fn ask(&mut self, address: IpAddr) -> Guest {
+    pub(super) fn ask(&mut self, address: IpAddr) -> Guest {
         let guest = self.arrive(address).unwrap();
         self.table.ready(guest.id, 500, self.now);
         guest
     }
 
-    fn turns(&mut self) -> Vec<Id> {
+    pub(super) fn turns(&mut self) -> Vec<Id> {
         self.table.turns(self.now)
     }
 
-    fn shakes(&self, guest: &Guest) -> bool {
+    pub(super) fn shakes(&self, guest: &Guest) -> bool {
         use super::table::Stage;
         let stage = self.table.entries.get(&guest.id).map(|entry| entry.stage);
         matches!(stage, Some(Stage::Shaking { .. }))
     }
 
     /// A handshake that proves its address and becomes a connection.
-    fn connect(&mut self, address: IpAddr, who: Who) -> Result<Guest, Refusal> {
+    pub(super) fn connect(&mut self, address: IpAddr, who: Who) -> Result<Guest, Refusal> {
         let arrival = self.arrival(address);
         let activity = arrival.activity.clone();
         let id = self.table.proven(arrival, who, self.now)?;
@@ -93,7 +93,7 @@ impl Door {
         Ok(guest)
     }
 
-    fn gone(&mut self, guest: &Guest, end: End) {
+    pub(super) fn gone(&mut self, guest: &Guest, end: End) {
         self.table.gone(guest.id, end, self.now);
     }
 
@@ -102,7 +102,7 @@ impl Door {
     }
 }
 
-fn v4(site: u16, host: u8) -> IpAddr {
+pub(super) fn v4(site: u16, host: u8) -> IpAddr {
     let [a, b] = site.to_be_bytes();
     Ipv4Addr::new(10, a, b, host).into()
 }

@@ -1,0 +1,66 @@
+//! What follows for a site, and for who lives in it, when too many of its addresses fail.
+
+use super::{
+    filter::{End, Filter, Who},
+    penalty::{Category, Failure},
+    source::Source,
+    table_tests::{Door, v4},
+};
+use crate::{config::Limits, identity::Fingerprint};
+
+/// Twenty-four addresses of a site that fail once each: none of them is penalised, the site is.
+fn fail(door: &mut Door) {
+    for host in 1..=24 {
+        let guest = door.arrive(v4(1, host)).unwrap();
+        door.gone(&guest, End::Failed(Failure::Deadline));
+    }
+}
+
+fn limits() -> Limits {
+    Limits::default().handshakes_in_flight(8)
+}
+
+fn is_penalised(door: &Door) -> bool {
+    let site = Source::of(v4(1, 1)).site();
+    door.table.records.is_banned(site, Category::Handshake, door.now)
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_site_that_keeps_failing_is_put_behind_others_and_nobody_in_it_is_refused() {
+    let mut door = Door::new(&limits());
+    let peer = door.connect(v4(1, 250), Who::Known).unwrap();
+    door.table.authorised(peer.id, Fingerprint::of_spki(b"peer"), door.now);
+    fail(&mut door);
+    assert!(is_penalised(&door));
+    // Where there is room nothing is noticed.
+    let first = door.ask(v4(1, 100));
+    assert_eq!(door.turns(), [first.id]);
+    door.gone(&first, End::Fair);
+    // Where room is scarce others go first, and who is new from that site waits and is not refused; a peer's
+    // address goes on as before.
+    let room: Vec<_> = (2..8).map(|n| door.ask(v4(n, 1))).collect();
+    door.turns();
+    let (of_site, other, of_peer) =
+        (door.ask(v4(1, 200)), door.ask(v4(9, 1)), door.ask(v4(1, 250)));
+    door.turns();
+    assert!(!door.shakes(&of_site) && door.shakes(&other) && door.shakes(&of_peer));
+    assert!(door.connect(v4(1, 201), Who::Stranger).is_ok(), "over QUIC as well");
+    for guest in &room {
+        door.gone(guest, End::Fair);
+    }
+    door.turns();
+    assert!(door.shakes(&of_site), "its turn comes when others have had theirs");
+}
+
+/// The twin: with a penalty that never holds the site takes the last room from others.
+#[tokio::test(start_paused = true)]
+async fn without_penalties_a_site_that_keeps_failing_is_served_in_its_turn() {
+    let mut door = Door::new(&limits().penalty_holds_from(std::time::Duration::from_secs(86_400)));
+    fail(&mut door);
+    assert!(!is_penalised(&door));
+    let _room: Vec<_> = (2..8).map(|n| door.ask(v4(n, 1))).collect();
+    door.turns();
+    let of_site = door.ask(v4(1, 200));
+    door.turns();
+    assert!(door.shakes(&of_site));
+}
