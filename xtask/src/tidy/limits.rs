@@ -35,6 +35,7 @@ const QUIC: [&str; 4] = [
 ];
 const TCP: &str = "crates/endpoint-core/src/http/tcp.rs";
 const CLIENT: &str = "crates/endpoint-core/src/http/client/mod.rs";
+const CLIENT_HTTP2: &str = "crates/endpoint-core/src/http/client/http2.rs";
 const POOL: &str = "crates/endpoint-cli/src/web/proxy/pool.rs";
 const FETCH: &str = "crates/endpoint-core/src/transport/fetch.rs";
 
@@ -131,7 +132,7 @@ const CONFIGS: [Config; 13] = [
         file: "src/client/conn/http2.rs",
         block: "impl<Ex> Builder<Ex>",
         made: " http2::Builder::new(",
-        sites: &[CLIENT, POOL],
+        sites: &[CLIENT_HTTP2],
         chained: true,
     },
     Config {

@@ -61,7 +61,7 @@ use std::error::Error;
 pub use self::{
     answers::Answers,
     body::RequestBody,
-    client::{HttpClient, HttpError, ResponseBody},
+    client::{HttpClient, HttpError, ResponseBody, http2_client},
     guard::{Authorize, Authorized, GuardedBody},
     passed_on::{folded, is_of_forwarding},
     plain::{PlainOptions, serve_plain},

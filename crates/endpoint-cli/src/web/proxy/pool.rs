@@ -7,9 +7,10 @@ use std::{
 };
 
 use axum::body::Body;
+use endpoint_core::http::http2_client;
 use http::{StatusCode, Uri, Version, uri::Authority};
 use hyper::client::conn::{TrySendError, http1, http2};
-use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
+use hyper_util::rt::TokioIo;
 use tokio::{
     net::{TcpStream, UnixStream},
     time::{Instant, timeout},
@@ -32,21 +33,6 @@ const IDLE_TIME: Duration = Duration::from_secs(30);
 const READ_BYTES: usize = 8 * 1024;
 /// HTTP/2: the header section of an answer.
 const HEADER_BYTES: u32 = 16 * 1024;
-/// HTTP/2: what an upstream may send on a stream and in all before we have read it.
-const STREAM_WINDOW_BYTES: u32 = 2 * 1024 * 1024;
-const CONNECTION_WINDOW_BYTES: u32 = 5 * 1024 * 1024;
-/// What of a request waits for the upstream's window.
-const SEND_BYTES: usize = 1024 * 1024;
-/// RFC 9113 §4.2 and RFC 7541 §4.2: the sizes that both sides begin with.
-const FRAME_BYTES: u32 = 16 * 1024;
-const TABLE_BYTES: u32 = 4096;
-/// Requests at one time before the upstream has said how many.
-const FIRST_REQUESTS: usize = 100;
-/// Streams that ended early: how many are remembered and how long, so that late frames do no harm, and how
-/// many of the upstream's mistakes end the connection.
-const RESETS: usize = 50;
-const RESET_TIME: Duration = Duration::from_secs(1);
-const ERROR_RESETS: usize = 1024;
 
 /// Why an upstream gave no answer.
 #[derive(Debug)]
@@ -177,18 +163,7 @@ impl Pool {
                 match http2 {
                     false => Self::http1(stream).await,
                     true => {
-                        let (sender, driver) = http2::Builder::new(TokioExecutor::new())
-                            .timer(TokioTimer::new())
-                            .max_header_list_size(HEADER_BYTES)
-                            .initial_stream_window_size(STREAM_WINDOW_BYTES)
-                            .initial_connection_window_size(CONNECTION_WINDOW_BYTES)
-                            .initial_max_send_streams(FIRST_REQUESTS)
-                            .max_frame_size(FRAME_BYTES)
-                            .header_table_size(TABLE_BYTES)
-                            .max_send_buf_size(SEND_BYTES)
-                            .max_concurrent_reset_streams(RESETS)
-                            .reset_stream_duration(RESET_TIME)
-                            .max_local_error_reset_streams(ERROR_RESETS)
+                        let (sender, driver) = http2_client(HEADER_BYTES)
                             .handshake(TokioIo::new(stream))
                             .await
                             .map_err(Fault::Broken)?;

@@ -3,40 +3,24 @@
 //! What a server makes us hold is metered as on the serving side.
 
 mod error;
+mod http2;
 mod http3;
 mod response_body;
-
-use std::time::Duration;
 
 use bytes::Bytes;
 use http::{Request, Response, header, uri::PathAndQuery};
 use http_body::Body;
 use http_body_util::{BodyExt, combinators::UnsyncBoxBody};
-use hyper::client::conn::{http1, http2};
-use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
+use hyper::client::conn::{http1, http2::SendRequest};
+use hyper_util::rt::TokioIo;
 use tokio_util::task::AbortOnDropHandle;
 
-pub use self::{error::HttpError, response_body::ResponseBody};
+pub use self::{error::HttpError, http2::http2_client, response_body::ResponseBody};
 use super::{BoxError, limits::FIELD_SECTION_BYTES, tcp::Duplex};
 use crate::{alpn::Alpn, facts::Carrier, handler::Connection};
 
 /// Header fields of a response over HTTP/1.1.
 const FIELDS: usize = 256;
-/// HTTP/2: what a server may send on a stream and in all before we have read it.
-const STREAM_WINDOW_BYTES: u32 = 2 * 1024 * 1024;
-const CONNECTION_WINDOW_BYTES: u32 = 5 * 1024 * 1024;
-/// What of a request waits for the server's window.
-const SEND_BYTES: usize = 1024 * 1024;
-/// RFC 9113 §4.2 and RFC 7541 §4.2: the sizes that both sides begin with.
-const FRAME_BYTES: u32 = 16 * 1024;
-const TABLE_BYTES: u32 = 4096;
-/// Requests at one time before the server has said how many.
-const FIRST_REQUESTS: usize = 100;
-/// Streams that ended early: how many are remembered and how long, so that late frames do no harm, and how
-/// many of the server's mistakes end the connection.
-const RESETS: usize = 50;
-const RESET_TIME: Duration = Duration::from_secs(1);
-const ERROR_RESETS: usize = 1024;
 
 /// Sends requests over one dialled connection. Dropped, it ends what drives the connection, and with it
 /// responses whose bodies are still being read.
@@ -47,7 +31,7 @@ pub struct HttpClient {
 
 enum Sender {
     Http3(http3::Sender),
-    Http2(http2::SendRequest<OutBody>),
+    Http2(SendRequest<OutBody>),
     Http1(http1::SendRequest<OutBody>),
 }
 
@@ -68,18 +52,7 @@ impl HttpClient {
             }
             Carrier::Tcp if *alpn == Alpn::H2 => {
                 let io = TokioIo::new(Duplex::dialled(connection).await?);
-                let (sender, driver) = http2::Builder::new(TokioExecutor::new())
-                    .timer(TokioTimer::new())
-                    .max_header_list_size(FIELD_SECTION_BYTES)
-                    .initial_stream_window_size(STREAM_WINDOW_BYTES)
-                    .initial_connection_window_size(CONNECTION_WINDOW_BYTES)
-                    .initial_max_send_streams(FIRST_REQUESTS)
-                    .max_frame_size(FRAME_BYTES)
-                    .header_table_size(TABLE_BYTES)
-                    .max_send_buf_size(SEND_BYTES)
-                    .max_concurrent_reset_streams(RESETS)
-                    .reset_stream_duration(RESET_TIME)
-                    .max_local_error_reset_streams(ERROR_RESETS)
+                let (sender, driver) = http2_client(FIELD_SECTION_BYTES)
                     .handshake(io)
                     .await
                     .map_err(HttpError::start)?;
