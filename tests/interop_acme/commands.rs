@@ -36,10 +36,10 @@ async fn certificates_are_listed_told_renewed_and_exported() {
 
     let info = machine.json(&["cert", "info", "One.Example."]);
     assert_eq!(string(&info, "issuer"), ca.directory());
-    assert_eq!(string(&info, "engine"), "rustls-acme");
+    assert_eq!(string(&info, "engine"), "instant-acme");
     assert!(info["engine_reason"].is_string() && info["next_action"].is_string(), "{info:#}");
     let words = machine.run(&["cert", "info", "one.example"]);
-    assert!(words.out.contains("rustls-acme: "), "{words:?}");
+    assert!(words.out.contains("instant-acme: "), "{words:?}");
     let unknown = machine.run(&["cert", "info", "four.example"]);
     assert_eq!(unknown.code(), 1);
     assert!(unknown.err.contains("one.example"), "{unknown:?}");

@@ -67,7 +67,8 @@ async fn an_external_account_is_bound_and_a_wrong_key_is_told() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn an_address_has_a_certificate_that_answers_without_a_name() {
-    let scene = Scene::new(Settings::default(), &["127.0.0.1", NAME], "").await;
+    let asked = "engine = \"rustls-acme\"\n";
+    let scene = Scene::new(Settings::default(), &["127.0.0.1", NAME], asked).await;
     let server = scene.serve();
     engine(&scene.issued("127.0.0.1").await, "IP address");
     assert_eq!(string(&scene.issued(NAME).await, "engine"), "rustls-acme");

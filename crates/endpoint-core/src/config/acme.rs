@@ -99,7 +99,7 @@ pub struct AcmeIssuer {
     /// A directory to try first after a failure, so that failures count there. `None`: Let's Encrypt's
     /// staging for its production, else none.
     pub staging: Option<AcmeDirectory>,
-    /// The client to use where both can. `None`: rustls-acme.
+    /// The client to use where both can. `None`: instant-acme.
     pub engine: Option<AcmeEngine>,
 }
 
