@@ -26,14 +26,6 @@ const LARGE_BYTES: usize = 8 << 20;
 type Held = Box<dyn Any + Send>;
 type Attack = fn(SocketAddr) -> Pin<Box<dyn Future<Output = Held> + Send>>;
 
-/// A number of bytes of `/proc/PID/status`.
-pub(crate) fn status(server: &Server, name: &str) -> u64 {
-    let path = format!("/proc/{}/status", server.running.pid());
-    let text = fs::read_to_string(path).unwrap();
-    let line = text.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(':')).unwrap();
-    line.trim().trim_end_matches(" kB").parse::<u64>().unwrap() << 10
-}
-
 fn large() -> Vec<u8> {
     headers(&[
         (":method", "GET"),
@@ -253,10 +245,10 @@ async fn upstream() -> String {
 
 /// Waits until the memory of the program no longer grows; gives it.
 pub async fn settled(server: &Server) -> u64 {
-    let mut last = status(server, "VmRSS");
+    let mut last = server.status_bytes("VmRSS");
     for _ in 0..100 {
         tokio::time::sleep(Duration::from_millis(100)).await;
-        let now = status(server, "VmRSS");
+        let now = server.status_bytes("VmRSS");
         if now <= last + (1 << 18) {
             return now;
         }
@@ -307,7 +299,7 @@ async fn a_connection_takes_no_more_than_its_share() {
         for wave in 1..=2_u64 {
             let held = join_all((0..connections).map(|_| attack(address))).await;
             settled(&server).await;
-            let most = status(&server, "VmHWM").saturating_sub(before);
+            let most = server.status_bytes("VmHWM").saturating_sub(before);
             // The connections of an earlier wave may live until their idle timeout.
             let each = most / (connections as u64 * wave);
             if each > MOST_BYTES {

@@ -18,7 +18,7 @@ use endpoint_tests::{
 use http::Version;
 
 use crate::{
-    memory::{settled, status},
+    memory::settled,
     raw::{Raw, headers},
     raw2::{
         ACK, DATA, END_HEADERS, END_STREAM, HEADERS, PING, RST_STREAM, Raw2, SETTINGS,
@@ -69,7 +69,7 @@ async fn growth(server: &Server, path: &str, window: u32, connections: u64) -> u
         held.push(asks(address, path, window).await);
     }
     settled(server).await;
-    let most = status(server, "VmHWM").saturating_sub(before);
+    let most = server.status_bytes("VmHWM").saturating_sub(before);
     let client = Client::new(&[]).wants_x509();
     for version in [Version::HTTP_2, Version::HTTP_3] {
         let request = endpoint_tests::http::get("localhost", "/large");

@@ -1,10 +1,8 @@
 //! Those who come in good faith meanwhile, and how long each waits.
 
-use std::{
-    net::SocketAddr,
-    time::{Duration, Instant},
-};
+use std::{net::SocketAddr, time::Duration};
 
+pub use endpoint_tests::served::Served;
 use endpoint_tests::{
     node::{PEER, PUBLIC},
     wire::{Client, Shown, socket_at},
@@ -16,36 +14,6 @@ use tokio::{
 
 /// Longer than anybody has to wait.
 pub const PATIENCE: Duration = Duration::from_secs(15);
-
-/// What became of the honest ones.
-#[derive(Debug, Default)]
-pub struct Served {
-    /// How long each that was served waited.
-    pub waits: Vec<Duration>,
-    /// Why others were not.
-    pub failures: Vec<String>,
-}
-
-impl Served {
-    /// The wait that 99 of 100 do not exceed.
-    #[must_use]
-    pub fn p99(&self) -> Duration {
-        let mut waits = self.waits.clone();
-        waits.sort_unstable();
-        let at = (waits.len() * 99).div_ceil(100).saturating_sub(1);
-        waits.get(at).copied().unwrap_or_default()
-    }
-
-    /// Adds one visit.
-    pub fn add(&mut self, who: &str, began: Instant, visit: Result<(), String>) {
-        match visit {
-            Ok(()) => self.waits.push(began.elapsed()),
-            Err(why) => {
-                self.failures.push(format!("{who} after {:?}: {why}", began.elapsed()));
-            }
-        }
-    }
-}
 
 /// A client of the peer with key `n`, or of a stranger.
 #[must_use]

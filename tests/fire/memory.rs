@@ -7,7 +7,7 @@ use std::{
 
 use endpoint_tests::{
     count, http as client, long,
-    machine::{Machine, Server},
+    machine::Machine,
     wire::{Client, socket_at},
 };
 
@@ -23,14 +23,6 @@ use crate::{
 /// What a crowd may make the program grow by.
 const MOST_GROWTH: u64 = 32 << 20;
 const BODY: &[u8] = b"honest";
-
-/// A number of bytes of `/proc/PID/status`.
-fn status(server: &Server, name: &str) -> u64 {
-    let path = format!("/proc/{}/status", server.running.pid());
-    let text = std::fs::read_to_string(path).unwrap();
-    let line = text.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(':')).unwrap();
-    line.trim().trim_end_matches(" kB").parse::<u64>().unwrap() << 10
-}
 
 fn counter(machine: &Machine, name: &str) -> u64 {
     machine.json(&["status"])["counters"][name].as_u64().unwrap()
@@ -86,11 +78,11 @@ async fn growth(what: &str, config: &str) -> u64 {
     let warm = keep_asking(address, Duration::from_millis(500), || false).await;
     assert!(warm.failures.is_empty(), "{warm:?}");
 
-    let before = status(&server, "VmRSS");
+    let before = server.status_bytes("VmRSS");
     let crowd = Crowd::gather(address, many_prefixes(count(1_000, 10_000)), &WAYS, 100);
     let lasts = Duration::from_secs(count(6, 60) as u64);
     let served = keep_asking(address, lasts, || crowd.places_used() < crowd.places()).await;
-    let grown = status(&server, "VmHWM").saturating_sub(before);
+    let grown = server.status_bytes("VmHWM").saturating_sub(before);
     println!(
         "acceptance: {} tries from {} prefixes at the program with {what} limits for {lasts:?}: memory {} KiB more; \
          strangers {} of {}, p99 {:?}",

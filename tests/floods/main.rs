@@ -19,6 +19,7 @@ use endpoint_tests::{
     count, http as client,
     machine::{Machine, Server},
     node::identity,
+    served::Served,
     wire::{Client, socket_at},
 };
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
@@ -30,25 +31,6 @@ const MOST_GROWTH: u64 = 32 << 20;
 /// What one of a hundred honest clients may wait at the most while it lasts; a short run shares the machine.
 fn slowest() -> Duration {
     Duration::from_millis(if endpoint_tests::long() { 1_500 } else { 3_000 })
-}
-
-/// Honest clients: each a new connection and a request on it.
-#[derive(Debug, Default)]
-struct Served {
-    waits: Vec<Duration>,
-    failed: Vec<String>,
-}
-
-impl Served {
-    fn p99(&self) -> Duration {
-        let mut waits = self.waits.clone();
-        waits.sort_unstable();
-        waits.get((waits.len() * 99).div_ceil(100).saturating_sub(1)).copied().unwrap_or_default()
-    }
-
-    fn all(&self) -> usize {
-        self.waits.len() + self.failed.len()
-    }
 }
 
 async fn ask(from: &str, server: SocketAddr) -> Result<(), String> {
@@ -88,19 +70,11 @@ async fn keep_asking(
         let began = Instant::now();
         match ask(from, server).await {
             Ok(()) => served.waits.push(began.elapsed()),
-            Err(error) => served.failed.push(error),
+            Err(error) => served.failures.push(error),
         }
         tokio::time::sleep(Duration::from_millis(20)).await;
     }
     served
-}
-
-/// A number of bytes of `/proc/PID/status`.
-fn status(server: &Server, name: &str) -> u64 {
-    let path = format!("/proc/{}/status", server.running.pid());
-    let text = std::fs::read_to_string(path).unwrap();
-    let line = text.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(':')).unwrap();
-    line.trim().trim_end_matches(" kB").parse::<u64>().unwrap() << 10
 }
 
 /// Penalises whoever deserves it, loopback too.
@@ -128,15 +102,15 @@ async fn flooded(
     let (machine, mut server) = program();
     let address: SocketAddr = server.address().parse().unwrap();
     let warm = keep_asking(from, address, 10, Arc::new(AtomicBool::new(true))).await;
-    assert!(warm.failed.is_empty(), "{warm:?}");
-    let (before, permitted) = (status(&server, "VmRSS"), counter(&machine, "permitted"));
+    assert!(warm.failures.is_empty(), "{warm:?}");
+    let (before, permitted) = (server.status_bytes("VmRSS"), counter(&machine, "permitted"));
     let stop = Arc::new(AtomicBool::new(false));
     let asking = tokio::spawn(keep_asking(from, address, 20, Arc::clone(&stop)));
     let rate = tokio::task::spawn_blocking(move || flood(address)).await.unwrap();
     stop.store(true, Ordering::SeqCst);
     let during = asking.await.unwrap();
     let after = keep_asking(from, address, count(50, 500), Arc::new(AtomicBool::new(true))).await;
-    let grown = status(&server, "VmHWM").saturating_sub(before);
+    let grown = server.status_bytes("VmHWM").saturating_sub(before);
     let handlers = counter(&machine, "permitted") - permitted;
     println!(
         "acceptance: {} {what}, {:.0} a second: {} of {} honest clients served, p99 {:.1?}, after it {:.1?}; \
@@ -154,7 +128,7 @@ async fn flooded(
     is_let_in(from, address).await.unwrap();
     assert_eq!(counter(&machine, "penalised"), 0, "somebody was penalised for what others sent");
     assert!(!server.running.err().contains("panicked"), "{}", server.running.err());
-    assert!(during.failed.is_empty() && after.failed.is_empty(), "{during:?} {after:?}");
+    assert!(during.failures.is_empty() && after.failures.is_empty(), "{during:?} {after:?}");
     assert_eq!(handlers as usize, during.all() + after.all(), "a handler was reached");
     assert!(during.p99() <= slowest(), "{during:?}");
     assert!(grown <= MOST_GROWTH, "{grown} bytes more");

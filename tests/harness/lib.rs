@@ -13,6 +13,7 @@ pub mod path;
 pub mod pebble;
 pub mod ports;
 pub mod relay;
+pub mod served;
 pub mod shown;
 pub mod swallow;
 pub mod weak;

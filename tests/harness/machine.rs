@@ -368,6 +368,16 @@ impl Server {
         self.ready["listen"][0].as_str().expect("an address").to_owned()
     }
 
+    /// A number of bytes of `/proc/PID/status`, such as `VmRSS`.
+    #[must_use]
+    pub fn status_bytes(&self, name: &str) -> u64 {
+        let path = format!("/proc/{}/status", self.running.pid());
+        let text = std::fs::read_to_string(path).expect("the process lives");
+        let line = text.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(':'));
+        let kibibytes = line.expect("a line of that name").trim().trim_end_matches(" kB");
+        kibibytes.parse::<u64>().expect("a number") << 10
+    }
+
     /// The port number, of UDP and TCP.
     #[must_use]
     pub fn port(&self) -> String {

@@ -43,9 +43,7 @@ const MANY: [&str; 2] = ["--option", "max-connections=200"];
 
 fn sample(machine: &Machine, server: &Server, began: Instant) -> Sample {
     let process = format!("/proc/{}", server.running.pid());
-    let text = fs::read_to_string(format!("{process}/status")).unwrap();
-    let line = text.lines().find_map(|line| line.strip_prefix("VmRSS:")).unwrap();
-    let memory = line.trim().trim_end_matches(" kB").parse::<u64>().unwrap() << 10;
+    let memory = server.status_bytes("VmRSS");
     let descriptors = fs::read_dir(format!("{process}/fd")).unwrap().count();
     let status = machine.json(&["status"]);
     let number = |name: &str| status[name].as_u64().unwrap();
