@@ -54,6 +54,7 @@ mod quic;
 mod requester;
 mod resets;
 mod service;
+mod tapped;
 mod tcp;
 
 use std::error::Error;
@@ -71,6 +72,9 @@ pub use self::{
 // For the fuzz targets, which stand outside of this crate: no part of the interface.
 #[doc(hidden)]
 pub use self::meter::probe::MeterProbe;
+// For the proxy of the program: no part of the interface.
+#[doc(hidden)]
+pub use self::tapped::{Tap, Tapped};
 
 /// Any error of a service or a body.
 pub type BoxError = Box<dyn Error + Send + Sync>;

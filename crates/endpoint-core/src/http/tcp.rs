@@ -25,7 +25,7 @@ use tower_service::Service;
 
 use super::{
     BoxError, RequestBody, Requester,
-    answers::{Account, Answers, Counted, Socket, Streams},
+    answers::{Account, Answers, Counted, Streams, socket},
     check,
     limits::FIELD_SECTION_BYTES,
     linger::{Lingering, Unread},
@@ -90,7 +90,7 @@ pub(super) async fn http1<S: HttpService>(
 ) -> hyper::Result<()> {
     requester.charged_to(account);
     let unread = Unread::default();
-    let io = Lingering::new(Socket::new(io, account), unread.clone());
+    let io = Lingering::new(socket(io, account), unread.clone());
     let io = TokioIo::new(io);
     let service = service_fn(|request: Request<Incoming>| {
         let request = request.map(|body| body_of(body, limits).telling(unread.clone()));
@@ -148,7 +148,7 @@ pub(super) async fn serve_http2<S: HttpService>(
     let told = Arc::clone(&given_up);
     let account = answers.account(&limits);
     requester.charged_to(&account);
-    let io = TokioIo::new(Socket::new(duplex, &account));
+    let io = TokioIo::new(socket(duplex, &account));
     let (streams, of_answers) = (Streams::default(), Arc::clone(&account));
     let executor = streams.clone();
     let service = service_fn(move |request: Request<Incoming>| {

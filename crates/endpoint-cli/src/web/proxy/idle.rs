@@ -1,11 +1,11 @@
 //! For how long may the other side of a proxy do nothing?
 //!
 //! Three silences: an upstream that says nothing within its answer ([`Patience`]), one that takes nothing of
-//! what it is sent ([`Taking`]), a tunnel in which neither side says anything ([`Moved`]). Before an answer
+//! what it is sent ([`taking`]), a tunnel in which neither side says anything ([`Moved`]). Before an answer
 //! begins the route's `timeout` counts; what clients do not send or take is counted by the endpoint.
 
 use std::{
-    io::{self, IoSlice},
+    io,
     pin::Pin,
     sync::{
         Arc,
@@ -15,10 +15,8 @@ use std::{
     time::Duration,
 };
 
-use tokio::{
-    io::{AsyncRead, AsyncWrite, ReadBuf},
-    time::{Instant, Sleep, sleep, sleep_until},
-};
+use endpoint_core::http::{Tap, Tapped};
+use tokio::time::{Instant, Sleep, sleep, sleep_until};
 
 /// What can be added to any time.
 const LONGEST: Duration = Duration::from_secs(u32::MAX as u64);
@@ -52,72 +50,24 @@ impl Patience {
     }
 }
 
-/// A stream that fails when its other side takes nothing of what is written for too long.
-#[derive(Debug)]
-pub(super) struct Taking<T> {
-    io: T,
-    patience: Patience,
+/// `io` as a stream that fails when its other side takes nothing of what is written for `most`.
+pub(super) fn taking<T>(io: T, most: Duration) -> Tapped<T, Patience> {
+    Tapped::new(io, Patience::new(most))
 }
 
-impl<T> Taking<T> {
-    pub(super) fn new(io: T, most: Duration) -> Self {
-        Self { io, patience: Patience::new(most) }
-    }
-
-    fn poll_wrote<W>(
+impl Tap for Patience {
+    fn wrote<W>(
         &mut self,
         cx: &mut Context<'_>,
         wrote: Poll<io::Result<W>>,
     ) -> Poll<io::Result<W>> {
         if let Poll::Ready(wrote) = wrote {
-            self.patience.renew();
+            self.renew();
             return Poll::Ready(wrote);
         }
-        ready!(self.patience.poll_over(cx));
+        ready!(self.poll_over(cx));
         let error = "the upstream took nothing of what it was sent for too long";
         Poll::Ready(Err(io::Error::new(io::ErrorKind::TimedOut, error)))
-    }
-}
-
-impl<T: AsyncRead + Unpin> AsyncRead for Taking<T> {
-    fn poll_read(
-        mut self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-        buffer: &mut ReadBuf<'_>,
-    ) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.io).poll_read(cx, buffer)
-    }
-}
-
-impl<T: AsyncWrite + Unpin> AsyncWrite for Taking<T> {
-    fn poll_write(
-        mut self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-        bytes: &[u8],
-    ) -> Poll<io::Result<usize>> {
-        let wrote = Pin::new(&mut self.io).poll_write(cx, bytes);
-        self.poll_wrote(cx, wrote)
-    }
-
-    fn poll_write_vectored(
-        mut self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-        bytes: &[IoSlice<'_>],
-    ) -> Poll<io::Result<usize>> {
-        let wrote = Pin::new(&mut self.io).poll_write_vectored(cx, bytes);
-        self.poll_wrote(cx, wrote)
-    }
-
-    fn is_write_vectored(&self) -> bool {
-        self.io.is_write_vectored()
-    }
-
-    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.io).poll_flush(cx)
-    }
-
-    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.io).poll_shutdown(cx)
     }
 }
 
@@ -154,48 +104,13 @@ impl Moved {
 }
 
 /// One side of a tunnel.
-#[derive(Debug)]
-pub(super) struct Moving<T> {
-    io: T,
-    moved: Moved,
+pub(super) fn moving<T>(io: T, moved: &Moved) -> Tapped<T, Moved> {
+    Tapped::new(io, moved.clone())
 }
 
-impl<T> Moving<T> {
-    pub(super) fn new(io: T, moved: &Moved) -> Self {
-        Self { io, moved: moved.clone() }
-    }
-}
-
-impl<T: AsyncRead + Unpin> AsyncRead for Moving<T> {
-    fn poll_read(
-        mut self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-        buffer: &mut ReadBuf<'_>,
-    ) -> Poll<io::Result<()>> {
-        let before = buffer.filled().len();
-        let read = Pin::new(&mut self.io).poll_read(cx, buffer);
-        if buffer.filled().len() > before {
-            self.moved.note();
-        }
-        read
-    }
-}
-
-impl<T: AsyncWrite + Unpin> AsyncWrite for Moving<T> {
-    fn poll_write(
-        mut self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-        bytes: &[u8],
-    ) -> Poll<io::Result<usize>> {
-        Pin::new(&mut self.io).poll_write(cx, bytes)
-    }
-
-    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.io).poll_flush(cx)
-    }
-
-    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.io).poll_shutdown(cx)
+impl Tap for Moved {
+    fn read(&mut self, _bytes: usize) {
+        self.note();
     }
 }
 
@@ -210,7 +125,7 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn an_upstream_that_takes_nothing_is_given_up_and_a_slow_one_is_not() {
         let (near, mut far) = duplex(16);
-        let mut near = Taking::new(near, IDLE);
+        let mut near = taking(near, IDLE);
         let began = Instant::now();
         let slow = tokio::spawn(async move {
             for _ in 0..10 {
@@ -232,7 +147,7 @@ mod tests {
     async fn a_tunnel_lives_as_long_as_one_side_says_something() {
         let (near, mut far) = duplex(16);
         let moved = Moved::now();
-        let mut near = Moving::new(near, &moved);
+        let mut near = moving(near, &moved);
         let began = Instant::now();
         let talking = tokio::spawn(async move {
             for _ in 0..10 {

@@ -18,7 +18,7 @@ use tokio::{
 
 use super::{
     super::{Request, Response, page::Refusal},
-    idle::Taking,
+    idle::taking,
 };
 use crate::config::web::Upstream;
 
@@ -159,7 +159,7 @@ impl Pool {
                 let stream = TcpStream::connect(authority.as_str()).await.map_err(unreachable)?;
                 // Small requests must not wait for acknowledgements of earlier ones.
                 let _ = stream.set_nodelay(true);
-                let stream = Taking::new(stream, self.0.send_idle);
+                let stream = taking(stream, self.0.send_idle);
                 match http2 {
                     false => Self::http1(stream).await,
                     true => {
@@ -177,7 +177,7 @@ impl Pool {
             }
             Upstream::Unix(path) => {
                 let stream = UnixStream::connect(path).await.map_err(unreachable)?;
-                Self::http1(Taking::new(stream, self.0.send_idle)).await
+                Self::http1(taking(stream, self.0.send_idle)).await
             }
         }
     }

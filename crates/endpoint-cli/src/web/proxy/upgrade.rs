@@ -14,7 +14,7 @@ use tokio::io::copy_bidirectional;
 
 use super::{
     super::{Request, Response, rule::Slot},
-    idle::{Moved, Moving},
+    idle::{Moved, moving},
 };
 
 /// A request to change the protocol.
@@ -75,8 +75,8 @@ impl Tunnel {
             let _slot = slot;
             let (Ok(client), Ok(upstream)) = tokio::join!(client, upstream) else { return };
             let moved = Moved::now();
-            let mut client = Moving::new(TokioIo::new(client), &moved);
-            let mut upstream = Moving::new(TokioIo::new(upstream), &moved);
+            let mut client = moving(TokioIo::new(client), &moved);
+            let mut upstream = moving(TokioIo::new(upstream), &moved);
             let ended = async {
                 match &permit {
                     Some(permit) if permit.ends() => Some(permit.no_longer().await),

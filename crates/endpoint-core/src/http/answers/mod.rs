@@ -36,7 +36,7 @@ use std::{
 
 use tokio::{sync::Notify, time::Instant};
 
-pub(super) use self::{body::Counted, executor::Streams, socket::Socket, waiting::Waiting};
+pub(super) use self::{body::Counted, executor::Streams, socket::socket, waiting::Waiting};
 use crate::config::RequestLimits;
 
 /// The sum of the answers that wait for their clients. Clones are the same sum; the services and listeners

@@ -4,34 +4,52 @@
 //! along. TCP itself knows whether that is so and ends the connection if not, so such waiting is no silence.
 
 use std::{
-    io::{self, IoSlice},
-    pin::Pin,
+    io,
     sync::{Arc, atomic::Ordering},
     task::{Context, Poll},
 };
 
-use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use super::{
+    super::tapped::{Tap, Tapped},
+    Account,
+};
 
-use super::Account;
-
-/// A stream that tells its account while it waits for its socket.
-pub(in crate::http) struct Socket<T> {
-    io: T,
+/// Tells an account whether its socket is waited for.
+pub(in crate::http) struct Waits {
     account: Arc<Account>,
     waits: bool,
 }
 
-impl<T> Socket<T> {
-    pub(in crate::http) fn new(io: T, account: &Arc<Account>) -> Self {
-        Self { io, account: Arc::clone(account), waits: false }
-    }
+/// `io` as a stream that tells its account while it waits for its socket.
+pub(in crate::http) fn socket<T>(io: T, account: &Arc<Account>) -> Tapped<T, Waits> {
+    Tapped::new(io, Waits { account: Arc::clone(account), waits: false })
+}
 
+impl Waits {
     fn note<W>(&mut self, wrote: Poll<W>) -> Poll<W> {
         if wrote.is_pending() != self.waits {
             self.waits = wrote.is_pending();
             self.account.socket(self.waits);
         }
         wrote
+    }
+}
+
+impl Tap for Waits {
+    fn wrote<W>(
+        &mut self,
+        _cx: &mut Context<'_>,
+        wrote: Poll<io::Result<W>>,
+    ) -> Poll<io::Result<W>> {
+        self.note(wrote)
+    }
+
+    fn flushed(
+        &mut self,
+        _cx: &mut Context<'_>,
+        flushed: Poll<io::Result<()>>,
+    ) -> Poll<io::Result<()>> {
+        self.note(flushed)
     }
 }
 
@@ -47,48 +65,5 @@ impl Account {
     pub(super) fn without_socket(&self, now: u64) -> Option<u64> {
         let waits = self.socket_waits.load(Ordering::Acquire);
         (!waits).then(|| now.saturating_sub(self.went_on.load(Ordering::Relaxed)))
-    }
-}
-
-impl<T: AsyncRead + Unpin> AsyncRead for Socket<T> {
-    fn poll_read(
-        mut self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-        buffer: &mut ReadBuf<'_>,
-    ) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.io).poll_read(cx, buffer)
-    }
-}
-
-impl<T: AsyncWrite + Unpin> AsyncWrite for Socket<T> {
-    fn poll_write(
-        mut self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-        bytes: &[u8],
-    ) -> Poll<io::Result<usize>> {
-        let wrote = Pin::new(&mut self.io).poll_write(cx, bytes);
-        self.note(wrote)
-    }
-
-    fn poll_write_vectored(
-        mut self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-        bytes: &[IoSlice<'_>],
-    ) -> Poll<io::Result<usize>> {
-        let wrote = Pin::new(&mut self.io).poll_write_vectored(cx, bytes);
-        self.note(wrote)
-    }
-
-    fn is_write_vectored(&self) -> bool {
-        self.io.is_write_vectored()
-    }
-
-    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        let flushed = Pin::new(&mut self.io).poll_flush(cx);
-        self.note(flushed)
-    }
-
-    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.io).poll_shutdown(cx)
     }
 }

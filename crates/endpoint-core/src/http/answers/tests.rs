@@ -70,7 +70,7 @@ async fn a_client_whose_socket_is_full_is_left_to_tcp() {
     let answers = Answers::default();
     let account = answers.account(&limits(usize::MAX));
     let (near, mut far) = tokio::io::duplex(16);
-    let mut near = Socket::new(near, &account);
+    let mut near = socket(near, &account);
     let answer = account.answer();
     let _held = piece(&answer, 10);
     let writing = tokio::spawn(async move { near.write_all(&[7; 32]).await });
