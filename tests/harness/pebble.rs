@@ -20,7 +20,7 @@ use rustls_pki_types::{CertificateDer, PrivateKeyDer, ServerName, pem::PemObject
 use serde_json::json;
 use tokio::net::TcpStream;
 
-use crate::ports::free_port;
+use super::ports::free_port;
 
 /// What Pebble is told.
 #[derive(Clone, Debug)]

@@ -31,6 +31,9 @@ mod instant;
 #[allow(dead_code, unreachable_pub, missing_docs, reason = "shared with other tests")]
 #[path = "../../../../../tests/harness/pebble.rs"]
 mod pebble;
+#[allow(dead_code, unreachable_pub, missing_docs, reason = "shared with other tests")]
+#[path = "../../../../../tests/harness/ports.rs"]
+mod ports;
 
 const BOTH: [AcmeEngine; 2] = [AcmeEngine::RustlsAcme, AcmeEngine::InstantAcme];
 /// Long enough for a machine that does much else at once.
