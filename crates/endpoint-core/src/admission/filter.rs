@@ -79,6 +79,9 @@ pub(crate) trait Filter: fmt::Debug + Send {
     /// Its key was refused; the connection itself ends in its own time.
     fn failed(&mut self, id: Id, failure: Failure, now: Instant);
 
+    /// Its handshake has failed, and it holds no more than its memory until it is gone.
+    fn closing(&mut self, id: Id, failure: Failure, now: Instant);
+
     /// Whether its address is banned from this.
     fn is_banned(&self, id: Id, category: Category, now: Instant) -> bool;
 

@@ -280,10 +280,14 @@ impl Slot {
         }
     }
 
-    /// It ends for a reason of its own, which is booked if its address is proven.
-    pub(crate) fn failed(self, failure: Failure) {
-        if let Held::Proven(mut ticket) = self.0 {
-            ticket.end = End::Failed(failure);
+    /// It has failed for a reason of its own, which is booked if its address is proven. Until this is dropped
+    /// its address has one handshake less, and nobody else.
+    pub(crate) fn failed(&self, failure: Failure) {
+        if let Held::Proven(ticket) = &self.0 {
+            let now = Instant::now();
+            let mut state = ticket.gate.state();
+            state.filter.closing(ticket.id, failure, now);
+            ticket.gate.after(&mut state, now);
         }
     }
 }

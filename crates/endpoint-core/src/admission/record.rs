@@ -27,10 +27,12 @@ pub(crate) enum Kind {
     Shaking(Carrier),
     /// It is a connection without a grant.
     Stranger,
+    /// Its handshake has failed, and quinn keeps it for a while.
+    Closing,
 }
 
 impl Kind {
-    const COUNT: usize = 5;
+    const COUNT: usize = 6;
 
     fn index(self) -> usize {
         match self {
@@ -39,6 +41,7 @@ impl Kind {
             Self::Shaking(Carrier::Quic) => 2,
             Self::Shaking(Carrier::Tcp) => 3,
             Self::Stranger => 4,
+            Self::Closing => 5,
         }
     }
 }

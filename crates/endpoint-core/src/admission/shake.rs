@@ -9,7 +9,7 @@ use tokio::time::Instant;
 use super::{
     filter::Id,
     record::Kind,
-    source::{Prefix, Source},
+    source::{Prefix, Rank, Source},
     table::{Lane, Stage, Table},
     victims::{Candidate, fullest_first, is_fuller},
 };
@@ -83,9 +83,14 @@ impl Table {
         if !others_fit {
             return None;
         }
-        let scarce = others >= room.spare();
+        // What has failed on purpose takes room from nobody, but memory until it is gone.
+        let scarce = others >= room.spare() || records.total(Kind::Closing) >= room.total;
         let kind = Kind::Shaking(carrier);
         let over_its_share = |prefix: Prefix| {
+            let failed = records.count(prefix, Kind::Closing);
+            if prefix.rank() == Rank::Address && failed >= room.share(prefix) {
+                return true;
+            }
             scarce
                 && (records.count(prefix, kind) >= room.share(prefix)
                     || !records.conforms(prefix, budget, now)

@@ -1,5 +1,7 @@
 //! What follows for a site, and for who lives in it, when too many of its addresses fail.
 
+use std::net::IpAddr;
+
 use super::{
     filter::{End, Filter, Who},
     penalty::{Category, Failure},
@@ -63,4 +65,30 @@ async fn without_penalties_a_site_that_keeps_failing_is_served_in_its_turn() {
     let of_site = door.ask(v4(1, 200));
     door.turns();
     assert!(door.shakes(&of_site));
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_address_whose_handshakes_fail_has_no_more_of_them_than_its_share() {
+    let mut door = Door::new(&Limits::default());
+    // Exempt from penalties, which would refuse it before.
+    let here = |host| IpAddr::from([127, 0, 0, host]);
+    let served = |door: &mut Door, address| {
+        let guest = door.ask(address);
+        door.turns();
+        let shakes = door.shakes(&guest);
+        if shakes {
+            door.table.closing(guest.id, Failure::Left, door.now);
+        }
+        (guest, shakes)
+    };
+    // An eighth of 512.
+    let failed: Vec<_> = (0..64).map(|_| served(&mut door, here(1))).collect();
+    assert!(failed.iter().all(|(_, shakes)| *shakes));
+    let (one_more, shakes) = served(&mut door, here(1));
+    assert!(!shakes, "what has failed is still there");
+    assert!(served(&mut door, here(2)).1, "another of its site");
+    // The first is gone at last.
+    door.gone(&failed[0].0, End::Fair);
+    door.turns();
+    assert!(door.shakes(&one_more));
 }

@@ -90,6 +90,8 @@ pub(super) enum Stage {
         since: Instant,
     },
     Connected(Who),
+    /// Its handshake has failed, and what it was made of is still there.
+    Closing,
     /// It was refused or gave way; it counts as nothing.
     Leaving {
         connection: bool,
@@ -176,7 +178,7 @@ impl Table {
                 lane.shaking.remove(&id);
                 lane.shaking_known -= usize::from(known);
             }
-            Stage::Silent | Stage::Connected(_) | Stage::Leaving { .. } => {}
+            Stage::Silent | Stage::Connected(_) | Stage::Closing | Stage::Leaving { .. } => {}
         }
         if matches!(stage, Stage::Shaking { .. }) {
             lane.shaking.insert(id);
@@ -302,6 +304,7 @@ impl Entry {
             Stage::Silent | Stage::Waiting => Some(Kind::Waiting(self.carrier)),
             Stage::Shaking { .. } => Some(Kind::Shaking(self.carrier)),
             Stage::Connected(Who::Stranger) => Some(Kind::Stranger),
+            Stage::Closing => Some(Kind::Closing),
             Stage::Connected(Who::Known) | Stage::Leaving { .. } => None,
         }
     }
@@ -394,6 +397,11 @@ impl Filter for Table {
 
     fn failed(&mut self, id: Id, failure: Failure, now: Instant) {
         self.book(id, failure, now);
+    }
+
+    fn closing(&mut self, id: Id, failure: Failure, now: Instant) {
+        self.book(id, failure, now);
+        self.enter(id, Stage::Closing, now);
     }
 
     fn is_banned(&self, id: Id, category: Category, now: Instant) -> bool {

@@ -20,7 +20,7 @@ use crate::{
     handler::{Connection, HandlerError, Permit},
     phase::{Activity, Pace, Phase},
     tls::{self, QuicHandshake},
-    transport::{Accepting, Link, StreamCredit, Unproven, Whereabouts},
+    transport::{Accepting, CLOSING_PERIOD, Link, StreamCredit, Unproven, Whereabouts},
     trust::{Denial, Guard},
     woken::once_woken,
 };
@@ -132,7 +132,15 @@ async fn quic(
             established_link(shared, link, facts, began.elapsed(), slot, activity).await;
         }
         Ok(None) => {}
-        Err(failure) => slot.failed(failure),
+        Err(failure) => {
+            slot.failed(failure);
+            // As long as quinn keeps what it closes, it counts: who fails on purpose, again and again, may
+            // have no more of them than who shakes hands.
+            tokio::select! {
+                () = tokio::time::sleep(CLOSING_PERIOD) => {}
+                () = shared.draining.cancelled() => {}
+            }
+        }
     }
 }
 

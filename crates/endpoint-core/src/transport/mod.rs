@@ -38,7 +38,9 @@ pub(crate) use self::{
     link::{Link, Question, QuicLink, from_quinn, without_peers_text},
     network::of_system,
     qlog::Qlog,
-    quic::{Accepting, bind_udp, client_endpoint, client_transport, server_endpoint},
+    quic::{
+        Accepting, CLOSING_PERIOD, bind_udp, client_endpoint, client_transport, server_endpoint,
+    },
     retirements::{RetirementRate, Retirements, counting},
     varint::varint,
     whereabouts::Whereabouts,

@@ -63,6 +63,9 @@ const MTU_STEP: u16 = 20;
 const PACKET_THRESHOLD: u32 = 3;
 const TIME_THRESHOLD: f32 = 9.0 / 8.0;
 const INITIAL_RTT: Duration = Duration::from_millis(333);
+/// For how long a connection is kept that ends before its round trip was measured: three times the timeout of
+/// a probe, which is the round trip and four times its variation, half of it (RFC 9000 §10.2, RFC 9002 §6.2).
+pub(crate) const CLOSING_PERIOD: Duration = INITIAL_RTT.saturating_mul(9);
 /// RFC 9002 §7.6.1: lost probes after which a path is taken for new.
 const PERSISTENT_CONGESTION: u32 = 3;
 
