@@ -12,12 +12,15 @@ use std::{
 };
 
 use bytes::BytesMut;
-use endpoint_tests::wire::Client;
+use endpoint_tests::wire::{Client, socket_at};
 use quinn_proto::{ConnectionHandle, DatagramEvent, EndpointConfig};
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
     net::TcpSocket,
 };
+
+/// For how long a member waits for an answer.
+const PATIENCE: Duration = Duration::from_secs(3);
 
 /// What a member of the crowd does, again and again.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
@@ -32,9 +35,11 @@ pub enum Way {
     FirstFlight,
     /// Answers a Retry, which proves its address, and nothing after that.
     ProvesOnly,
+    /// Shakes hands over QUIC for a protocol that nobody serves, which fails at once, and so without a pause.
+    Unserved,
 }
 
-/// Every way.
+/// The ways of which each takes up room for a while.
 pub const WAYS: [Way; 5] =
     [Way::Silent, Way::HalfHello, Way::Shaken, Way::FirstFlight, Way::ProvesOnly];
 
@@ -129,6 +134,10 @@ async fn keep_on(server: SocketAddr, way: Way, places: Arc<Places>) {
             Way::Shaken => shaken(server, place, &places).await,
             Way::FirstFlight => datagrams(server, place, &places, false).await,
             Way::ProvesOnly => datagrams(server, place, &places, true).await,
+            Way::Unserved => {
+                unserved(server, place, &places).await;
+                continue;
+            }
         };
         // A crowd that spins takes the core from those whose latency is measured.
         tokio::time::sleep(Duration::from_millis(250)).await;
@@ -157,6 +166,14 @@ async fn shaken(server: SocketAddr, place: IpAddr, places: &Places) -> std::io::
     places.used(place);
     let _came = stream.read(&mut [0; 64]).await?;
     Ok(())
+}
+
+async fn unserved(server: SocketAddr, place: IpAddr, places: &Places) {
+    let socket = socket_at(&place.to_string());
+    places.used(place);
+    let client = Client::new(&[b"nobody/1"]).wants_x509();
+    let dialled = tokio::time::timeout(PATIENCE, client.dial(&socket, server, "localhost")).await;
+    assert!(!matches!(dialled, Ok(Ok(_))), "nobody serves it");
 }
 
 /// A QUIC client that sends its first flight and then reads nothing but, perhaps, a Retry.
