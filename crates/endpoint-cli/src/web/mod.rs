@@ -103,6 +103,8 @@ struct Shared<'s> {
     own: &'s [SocketAddr],
     room: rule::Room,
     compressor: files::Compressor,
+    /// Sites that serve a folder.
+    folders: usize,
     limits: &'s WebLimits,
 }
 
@@ -118,7 +120,9 @@ impl Web {
         files: usize,
         limits: &WebLimits,
     ) -> Result<Self> {
+        let serves_files = |site: &&config::Site| matches!(site.content, Content::Root { .. });
         let shared = Shared {
+            folders: sites.iter().filter(serves_files).count(),
             own,
             room: rule::Room::new(files.max(1)),
             compressor: files::Compressor::new(limits),
@@ -194,11 +198,14 @@ impl Web {
 
 impl Site {
     fn prepare(site: &config::Site, shared: &Shared<'_>) -> Result<Self> {
-        let Shared { own, room, compressor, limits } = shared;
+        let Shared { own, room, compressor, folders, limits } = shared;
         let content = match &site.content {
             Content::Welcome => Answers::Welcome,
             Content::Root { folder, listing } => {
-                Answers::Files(Box::new(files::Files::open(folder, *listing, compressor.clone())?))
+                let compressor = compressor.clone();
+                Answers::Files(Box::new(files::Files::open(
+                    folder, *folders, *listing, compressor,
+                )?))
             }
             Content::Proxy(upstreams) => {
                 Answers::Proxy(proxy::Proxy::prepare(upstreams, own, limits)?)

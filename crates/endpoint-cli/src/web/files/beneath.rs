@@ -4,7 +4,8 @@
 //! work, others do not, whenever they were made. Kernels before Linux 5.6 lack it; there each part of a
 //! name is opened for itself and no link is followed.
 //!
-//! A name that the kernel has in memory is opened where it is asked for, others where that may block.
+//! A name that the kernel has in memory is opened where it is asked for, if its file system asks nobody then;
+//! others where that may block (`disk`).
 
 use std::{
     ffi::OsStr,
@@ -23,36 +24,66 @@ use rustix::{
 };
 use tower_http::services::fs::Backend;
 
-use super::opened::{About, Note, Opened};
+use super::{
+    disk::{Disk, Held},
+    opened::{About, Note, Opened},
+};
 
 /// A folder. Clones are the same folder.
 #[derive(Clone, Debug)]
-pub(super) struct Beneath(Arc<OwnedFd>);
+pub(super) struct Beneath {
+    folder: Arc<OwnedFd>,
+    disk: Disk,
+    at_once: bool,
+}
 
 impl Beneath {
     /// Opens a folder; later names are found from it, wherever it moves.
-    pub(super) fn open(folder: &Path) -> io::Result<Self> {
+    pub(super) fn open(folder: &Path, disk: Disk) -> io::Result<Self> {
         let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
-        Ok(Self(Arc::new(rustix::fs::open(folder, flags, Mode::empty())?)))
+        let folder = rustix::fs::open(folder, flags, Mode::empty())?;
+        let at_once = Disk::is_at_once(&folder);
+        Ok(Self { folder: Arc::new(folder), disk, at_once })
+    }
+
+    /// Where calls may block.
+    pub(super) fn disk(&self) -> &Disk {
+        &self.disk
     }
 
     /// Opens a file or folder beneath. Blocks.
     fn find(&self, path: &Path) -> io::Result<Found> {
         let path = named(path);
-        let found = match openat2(&*self.0, path, FLAGS, Mode::empty(), RESOLVE) {
+        let found = match openat2(&*self.folder, path, FLAGS, Mode::empty(), RESOLVE) {
             Err(Errno::NOSYS) => self.find_by_parts(path, FLAGS)?,
             found => found?,
         };
-        about(found.into())
+        let at_once = Disk::is_at_once(&found);
+        self.about(found.into(), at_once)
     }
 
     /// The same if all parts of the name are in the kernel's memory; `None` if that has to ask a disk, or
-    /// cannot tell (before Linux 5.12).
+    /// cannot tell (before Linux 5.12). Another file system mounted beneath may be one that always asks.
     fn find_at_once(&self, path: &Path) -> Option<io::Result<Found>> {
-        let resolve = RESOLVE | ResolveFlags::CACHED;
-        match openat2(&*self.0, named(path), FLAGS, Mode::empty(), resolve) {
-            Err(Errno::AGAIN | Errno::INVAL | Errno::NOSYS | Errno::PERM) => None,
-            found => Some(found.map_err(Into::into).and_then(|found| about(found.into()))),
+        if !self.at_once {
+            return None;
+        }
+        let resolve = RESOLVE | ResolveFlags::CACHED | ResolveFlags::NO_XDEV;
+        match openat2(&*self.folder, named(path), FLAGS, Mode::empty(), resolve) {
+            Err(Errno::AGAIN | Errno::INVAL | Errno::NOSYS | Errno::PERM | Errno::XDEV) => None,
+            found => Some(
+                found.map_err(Into::into).and_then(|found| self.about(found.into(), self.at_once)),
+            ),
+        }
+    }
+
+    fn about(&self, file: File, at_once: bool) -> io::Result<Found> {
+        let held = Held::new(file, self.disk.clone(), at_once);
+        let about = held.file()?.metadata()?;
+        match about.is_file() || about.is_dir() {
+            true => Ok((held, about)),
+            // Devices, pipes and sockets are no files of a site.
+            false => Err(io::ErrorKind::NotFound.into()),
         }
     }
 
@@ -60,12 +91,15 @@ impl Beneath {
     async fn look_for(self, path: PathBuf) -> io::Result<Found> {
         match self.find_at_once(&path) {
             Some(found) => found,
-            None => off_thread(move || self.find(&path)).await,
+            None => {
+                let disk = self.disk.clone();
+                disk.ask(move || self.find(&path)).await
+            }
         }
     }
 
     fn find_by_parts(&self, path: &Path, flags: OFlags) -> io::Result<OwnedFd> {
-        let mut here = self.0.try_clone()?;
+        let mut here = self.folder.try_clone()?;
         let parts: Vec<&OsStr> = path
             .components()
             .filter(|part| !matches!(part, Component::CurDir))
@@ -86,7 +120,7 @@ impl Beneath {
     pub(super) fn names(&self, path: &Path, most: usize) -> io::Result<Vec<String>> {
         let (folder, _) = self.find(path)?;
         let mut names = Vec::new();
-        for entry in Dir::read_from(&folder)? {
+        for entry in Dir::read_from(folder.file()?)? {
             let entry = entry?;
             let Ok(name) = entry.file_name().to_str() else { continue };
             if name.starts_with('.') || names.len() >= most {
@@ -111,7 +145,7 @@ impl Beneath {
 }
 
 /// A file or folder, and what is known of it.
-type Found = (File, fs::Metadata);
+type Found = (Held, fs::Metadata);
 
 // Without NONBLOCK a named pipe would hold the thread until somebody writes.
 const FLAGS: OFlags =
@@ -120,15 +154,6 @@ const RESOLVE: ResolveFlags = ResolveFlags::BENEATH.union(ResolveFlags::NO_MAGIC
 
 fn named(path: &Path) -> &Path {
     if path.as_os_str().is_empty() { Path::new(".") } else { path }
-}
-
-fn about(file: File) -> io::Result<Found> {
-    let about = file.metadata()?;
-    match about.is_file() || about.is_dir() {
-        true => Ok((file, about)),
-        // Devices, pipes and sockets are no files of a site.
-        false => Err(io::ErrorKind::NotFound.into()),
-    }
 }
 
 /// The folder as one request sees it: notes the file that it opened last.
@@ -145,22 +170,31 @@ impl Backend for Asked {
     type MetadataFuture = Pin<Box<dyn Future<Output = io::Result<About>> + Send>>;
 
     fn open(&self, path: PathBuf) -> Self::OpenFuture {
-        let found = self.beneath.clone().look_for(path);
-        let note = self.note.clone();
-        Box::pin(async { found.await.map(|(file, about)| Opened::new(file, about, note)) })
+        let (asked, note) = (self.clone(), self.note.clone());
+        Box::pin(async move {
+            asked.find(path).await.map(|(file, about)| Opened::new(file, about, note))
+        })
     }
 
     fn metadata(&self, path: PathBuf) -> Self::MetadataFuture {
-        let found = self.beneath.clone().look_for(path);
-        Box::pin(async { found.await.map(|(_, about)| About(about)) })
+        let asked = self.clone();
+        Box::pin(async move { asked.find(path).await.map(|(_, about)| About(about)) })
     }
 }
 
-/// Runs what blocks where it may.
-pub(super) async fn off_thread<T: Send + 'static>(
-    work: impl FnOnce() -> io::Result<T> + Send + 'static,
-) -> io::Result<T> {
-    tokio::task::spawn_blocking(work).await.map_err(io::Error::other)?
+impl Asked {
+    /// One name of those that a request is tried with. After one for which the disk did not answer there are no
+    /// more.
+    async fn find(self, path: PathBuf) -> io::Result<Found> {
+        if self.note.is_late() {
+            return Err(io::ErrorKind::TimedOut.into());
+        }
+        let found = self.beneath.look_for(path).await;
+        if found.as_ref().is_err_and(|error| error.kind() == io::ErrorKind::TimedOut) {
+            self.note.late();
+        }
+        found
+    }
 }
 
 #[cfg(test)]
@@ -180,7 +214,7 @@ mod tests {
         symlink("../secret", root.join("outside")).unwrap();
         symlink(place.path().join("secret"), root.join("absolute")).unwrap();
         symlink("..", root.join("up")).unwrap();
-        let beneath = Beneath::open(&root).unwrap();
+        let beneath = Beneath::open(&root, Disk::of(1)).unwrap();
         for found in ["sub/a", "inside", "sub/../sub/a", "", "sub"] {
             assert!(beneath.find(Path::new(found)).is_ok(), "{found}");
             // Found a moment ago, so known without a disk, where the kernel can tell.

@@ -3,10 +3,9 @@
 //! Read piece by piece as the client takes them: a client that takes nothing costs one piece, and a small
 //! file no more than its own bytes. What the kernel holds in memory is read where it is asked for: the way
 //! to another thread and back costs more than the reading. What must come from a disk is read where it may
-//! block.
+//! block (`disk`); if that does not answer, the answer is broken off.
 
 use std::{
-    fs::File,
     io,
     os::unix::fs::FileExt,
     pin::Pin,
@@ -18,7 +17,8 @@ use axum::body::Bytes;
 use endpoint_core::http::Requester;
 use http_body::{Body, Frame, SizeHint};
 use rustix::io::{Errno, ReadWriteFlags};
-use tokio::task::JoinHandle;
+
+use super::disk::Held;
 
 /// Bytes read from a file in one go, by the answers that are under way on the connection: a client that
 /// takes nothing makes each of them hold that once or twice.
@@ -28,9 +28,12 @@ const FIRST_BYTES: usize = 64 * 1024;
 /// A piece while the answers of all connections hold much.
 const CROWDED_BYTES: usize = 8 * 1024;
 
+/// A piece on its way from a disk.
+type Reading = Pin<Box<dyn Future<Output = io::Result<Vec<u8>>> + Send>>;
+
 /// A part of a file.
 pub(super) struct FileBody {
-    file: Arc<File>,
+    file: Arc<Held>,
     position: u64,
     left: u64,
     /// Who takes it.
@@ -39,13 +42,13 @@ pub(super) struct FileBody {
     begun: bool,
     most_bytes: usize,
     /// From a disk.
-    reading: Option<JoinHandle<io::Result<Vec<u8>>>>,
+    reading: Option<Reading>,
 }
 
 impl FileBody {
     /// `length` bytes from `position` on.
     pub(super) fn new(
-        file: Arc<File>,
+        file: Arc<Held>,
         position: u64,
         length: u64,
         requester: Option<Requester>,
@@ -71,10 +74,12 @@ impl FileBody {
     }
 
     fn poll_read(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<Vec<u8>>> {
-        if self.reading.is_none() {
+        if self.reading.is_none()
+            && let Some(file) = self.file.at_once()
+        {
             let mut bytes = vec![0; self.wanted()];
             let room = &mut [io::IoSliceMut::new(&mut bytes)];
-            match rustix::io::preadv2(&*self.file, room, self.position, ReadWriteFlags::NOWAIT) {
+            match rustix::io::preadv2(file, room, self.position, ReadWriteFlags::NOWAIT) {
                 Ok(read) => {
                     bytes.truncate(read);
                     return Poll::Ready(Ok(bytes));
@@ -87,16 +92,20 @@ impl FileBody {
         let wanted = self.wanted();
         let reading = self.reading.get_or_insert_with(|| {
             let (file, position) = (Arc::clone(&self.file), self.position);
-            tokio::task::spawn_blocking(move || {
-                let mut bytes = vec![0; wanted];
-                let read = file.read_at(&mut bytes, position)?;
-                bytes.truncate(read);
-                Ok(bytes)
+            let disk = file.disk().clone();
+            Box::pin(async move {
+                let read = move || {
+                    let mut bytes = vec![0; wanted];
+                    let read = file.file()?.read_at(&mut bytes, position)?;
+                    bytes.truncate(read);
+                    Ok(bytes)
+                };
+                disk.ask(read).await
             })
         });
-        let read = ready!(Pin::new(reading).poll(cx)).map_err(io::Error::other);
+        let read = ready!(reading.as_mut().poll(cx));
         self.reading = None;
-        Poll::Ready(read?)
+        Poll::Ready(read)
     }
 }
 
@@ -134,11 +143,16 @@ impl Body for FileBody {
 
 #[cfg(test)]
 mod tests {
-    use std::fs;
+    use std::fs::{self, File};
 
     use http_body_util::BodyExt;
 
-    use super::*;
+    use super::{super::disk::Disk, *};
+
+    /// Open, and read at once from memory or always where it may block.
+    fn open(path: &std::path::Path, at_once: bool) -> Arc<Held> {
+        Arc::new(Held::new(File::open(path).unwrap(), Disk::of(1), at_once))
+    }
 
     fn text() -> Vec<u8> {
         (0..200_000_u32).map(|n| n.to_le_bytes()[0]).collect()
@@ -148,15 +162,17 @@ mod tests {
     async fn reads_the_part_it_was_given_whatever_comes_after() {
         let place = tempfile::tempdir().unwrap();
         let path = place.path().join("a");
-        fs::write(&path, text()).unwrap();
-        let file = Arc::new(File::open(&path).unwrap());
-        fs::write(&path, [&text()[..], b"more"].concat()).unwrap();
-        for (position, length) in [(0, 200_000), (199_990, 10), (7, 100_000), (5, 0)] {
-            let body = FileBody::new(Arc::clone(&file), position, length, None);
-            assert_eq!(body.size_hint().exact(), Some(length));
-            let read = body.collect().await.unwrap().to_bytes();
-            let (from, to) = (position as usize, (position + length) as usize);
-            assert_eq!(read, text()[from..to]);
+        for at_once in [true, false] {
+            fs::write(&path, text()).unwrap();
+            let file = open(&path, at_once);
+            fs::write(&path, [&text()[..], b"more"].concat()).unwrap();
+            for (position, length) in [(0, 200_000), (199_990, 10), (7, 100_000), (5, 0)] {
+                let body = FileBody::new(Arc::clone(&file), position, length, None);
+                assert_eq!(body.size_hint().exact(), Some(length));
+                let read = body.collect().await.unwrap().to_bytes();
+                let (from, to) = (position as usize, (position + length) as usize);
+                assert_eq!(read, text()[from..to]);
+            }
         }
     }
 
@@ -165,7 +181,7 @@ mod tests {
         let place = tempfile::tempdir().unwrap();
         let path = place.path().join("a");
         fs::write(&path, "thirteen byte").unwrap();
-        let mut body = FileBody::new(Arc::new(File::open(&path).unwrap()), 0, 13, None);
+        let mut body = FileBody::new(open(&path, true), 0, 13, None);
         let piece = body.frame().await.unwrap().unwrap().into_data().unwrap();
         assert!(body.is_end_stream());
         let vector: Vec<u8> = piece.into();
@@ -177,7 +193,7 @@ mod tests {
         let place = tempfile::tempdir().unwrap();
         let path = place.path().join("a");
         fs::write(&path, "abc").unwrap();
-        let body = FileBody::new(Arc::new(File::open(&path).unwrap()), 0, 10, None);
+        let body = FileBody::new(open(&path, true), 0, 10, None);
         assert!(body.collect().await.is_err());
     }
 }

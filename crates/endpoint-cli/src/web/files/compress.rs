@@ -248,7 +248,10 @@ mod tests {
 
     use http_body::Body as _;
 
-    use super::*;
+    use super::{
+        super::disk::{Disk, Held},
+        *,
+    };
 
     /// Zeros without a place on the disk.
     const ZEROS: u64 = 4 << 20;
@@ -264,7 +267,8 @@ mod tests {
     }
 
     fn body(file: File, length: u64) -> FileBody {
-        FileBody::new(Arc::new(file), 0, length, None)
+        let held = Held::new(file, Disk::of(1), true);
+        FileBody::new(Arc::new(held), 0, length, None)
     }
 
     async fn answer(compressor: &Compressor, coding: &str, file: Option<FileBody>) -> Response {

@@ -1,13 +1,14 @@
 //! What is in a folder without an index?
 
-use std::path::PathBuf;
+use std::{io::ErrorKind, path::PathBuf};
 
 use axum::body::Body;
 use http::{HeaderValue, StatusCode, header};
 
 use super::{
     super::{Response, page},
-    beneath::{Beneath, off_thread},
+    beneath::Beneath,
+    no_answer,
 };
 
 /// Names in one list.
@@ -16,8 +17,10 @@ const NAMES: usize = 10_000;
 /// The list of a folder; `path` is decoded and ends with a slash.
 pub(super) async fn page(beneath: &Beneath, path: &str, head: bool) -> Response {
     let (folder, place) = (beneath.clone(), PathBuf::from(path.trim_start_matches('/')));
-    let Ok(names) = off_thread(move || folder.names(&place, NAMES)).await else {
-        return page::Refusal::status(StatusCode::NOT_FOUND).into();
+    let names = match beneath.disk().ask(move || folder.names(&place, NAMES)).await {
+        Ok(names) => names,
+        Err(error) if error.kind() == ErrorKind::TimedOut => return no_answer(),
+        Err(_) => return page::Refusal::status(StatusCode::NOT_FOUND).into(),
     };
     let up = if path == "/" { "" } else { "<tr><td><a href=\"../\">../</a>" };
     let mut rows = format!("<table>{up}");

@@ -1,13 +1,15 @@
 //! The files of a folder, and nothing outside of it.
 //!
 //! tower-http does ranges, conditions, precompressed variants and types; [`beneath`] opens files for it so
-//! that no name, link or escape leads out of the folder.
+//! that no name, link or escape leads out of the folder; `disk` calls the disk so that one that hangs stops
+//! requests for its files alone.
 //!
 //! Always true: names that begin with a dot are not served, `.well-known` excepted (RFC 8615).
 
 mod beneath;
 mod body;
 mod compress;
+mod disk;
 mod listing;
 mod opened;
 
@@ -22,6 +24,7 @@ use tower_http::services::ServeDir;
 pub(super) use self::compress::Compressor;
 use self::{
     beneath::{Asked, Beneath},
+    disk::Disk,
     opened::Note,
 };
 use super::{Request, Response, page::Refusal};
@@ -36,12 +39,17 @@ pub(super) struct Files {
 }
 
 impl Files {
-    /// Opens the folder.
+    /// Opens the folder, one of `folders`.
     ///
     /// # Errors
     /// It is none, or cannot be read. Exit code 2.
-    pub(super) fn open(folder: &Path, listing: bool, compressor: Compressor) -> Result<Self> {
-        let beneath = Beneath::open(folder).map_err(|error| {
+    pub(super) fn open(
+        folder: &Path,
+        folders: usize,
+        listing: bool,
+        compressor: Compressor,
+    ) -> Result<Self> {
+        let beneath = Beneath::open(folder, Disk::of(folders)).map_err(|error| {
             let mut fault = CliError::io("serve the folder", folder, &error);
             fault.exit = ExitKind::Usage;
             fault.code = "root";
@@ -141,6 +149,9 @@ impl Files {
             Ok(answer) => answer,
             Err(never) => match never {},
         };
+        if note.is_late() {
+            return no_answer();
+        }
         if !matches!(answer.status(), StatusCode::OK | StatusCode::PARTIAL_CONTENT) {
             return answer.map(Body::new);
         }
@@ -151,6 +162,11 @@ impl Files {
         });
         self.compressor.apply(asked, answer.map(drop), file).await
     }
+}
+
+/// For a file whose disk does not answer.
+fn no_answer() -> Response {
+    Refusal::new(StatusCode::SERVICE_UNAVAILABLE, "the file cannot be read at the moment").into()
 }
 
 /// The names, beside its own, of what may be read for a path: an index, compressed forms, and the file of

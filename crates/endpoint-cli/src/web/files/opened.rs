@@ -4,16 +4,18 @@
 //! memory for the smallest file. The file is noted here, and `body` reads it.
 
 use std::{
-    fs::{self, File, Metadata},
+    fs::{self, Metadata},
     io::{self, SeekFrom},
     pin::Pin,
-    sync::{Arc, Mutex, PoisonError},
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
     task::{Context, Poll},
     time::SystemTime,
 };
 
 use tokio::io::{AsyncRead, AsyncSeek, ReadBuf};
 use tower_http::services::fs::{File as BackendFile, Metadata as BackendMetadata};
+
+use super::disk::Held;
 
 /// What tower-http asks of a file's metadata.
 #[derive(Clone, Debug)]
@@ -33,17 +35,38 @@ impl BackendMetadata for About {
     }
 }
 
-/// The file that a request opened last, and where in it the answer begins. Clones are the same note.
+/// What a request met: the file that it opened last, and where in it the answer begins; or that the disk did
+/// not answer. Clones are the same note.
 #[derive(Clone, Debug, Default)]
-pub(super) struct Note(Arc<Mutex<Option<Place>>>);
+pub(super) struct Note(Arc<Mutex<Met>>);
+
+#[derive(Debug, Default)]
+struct Met {
+    place: Option<Place>,
+    late: bool,
+}
 
 /// A place in a file.
-type Place = (Arc<File>, u64);
+type Place = (Arc<Held>, u64);
 
 impl Note {
-    /// Takes what was noted.
+    /// Takes the place that was noted.
     pub(super) fn take(&self) -> Option<Place> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner).take()
+        self.met().place.take()
+    }
+
+    /// Notes that the disk did not answer.
+    pub(super) fn late(&self) {
+        self.met().late = true;
+    }
+
+    /// Whether that is noted.
+    pub(super) fn is_late(&self) -> bool {
+        self.met().late
+    }
+
+    fn met(&self) -> MutexGuard<'_, Met> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -57,8 +80,8 @@ pub(super) struct Opened {
 
 impl Opened {
     /// Notes the file.
-    pub(super) fn new(file: File, about: fs::Metadata, note: Note) -> Self {
-        *note.0.lock().unwrap_or_else(PoisonError::into_inner) = Some((Arc::new(file), 0));
+    pub(super) fn new(file: Held, about: fs::Metadata, note: Note) -> Self {
+        note.met().place = Some((Arc::new(file), 0));
         Self { note, about: About(about), position: 0 }
     }
 }
@@ -90,10 +113,10 @@ impl AsyncSeek for Opened {
             SeekFrom::End(by) => self.about.0.len().checked_add_signed(by),
             SeekFrom::Current(by) => self.position.checked_add_signed(by),
         };
-        self.position = moved.ok_or(io::ErrorKind::InvalidInput)?;
-        let mut note = self.note.0.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some((_, position)) = &mut *note {
-            *position = self.position;
+        let at = moved.ok_or(io::ErrorKind::InvalidInput)?;
+        self.position = at;
+        if let Some((_, position)) = &mut self.note.met().place {
+            *position = at;
         }
         Ok(())
     }
