@@ -212,8 +212,11 @@ impl Shared {
     /// Looks at the sources that ask nobody, and waits for them; the others are looked at in the background.
     pub(super) async fn refresh_certificates(self: &Arc<Self>) {
         self.certificates.stirred.look_now().await;
-        let due = self.certificates.groups.iter();
-        let due = due.filter(|group| group.is_local() && group.is_due(self.live.now()));
+        // One that is being looked at is due no more, but what comes of it is not there yet.
+        let due = self.certificates.groups.iter().filter(|group| {
+            let is_looked_at = || group.looking.try_lock().is_err();
+            group.is_local() && (group.is_due(self.live.now()) || is_looked_at())
+        });
         // Each on a task of its own: whoever asked may give up, the look goes on.
         let looks = due.map(|group| {
             let (shared, group) = (Arc::clone(self), Arc::clone(group));
