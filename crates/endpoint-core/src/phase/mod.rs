@@ -172,11 +172,8 @@ impl Activity {
     pub(crate) fn begun(&self, now: impl FnOnce() -> Instant) {
         let mut state = self.state();
         state.under_way = state.under_way.saturating_add(1);
-        match state.phase {
-            Phase::Arrived | Phase::Hello | Phase::Shaken => state.enter(Phase::Busy, now()),
-            // Since when it is busy interests nobody.
-            Phase::Idle => (state.phase, state.came_to) = (Phase::Busy, Phase::Busy),
-            Phase::Busy | Phase::Ending => {}
+        if !matches!(state.phase, Phase::Busy | Phase::Ending) {
+            state.enter(Phase::Busy, now());
         }
     }
 
@@ -263,8 +260,10 @@ mod tests {
             (activity.phase(), activity.silent_since()),
             (Phase::Idle, Some(Instant::now()))
         );
+        tokio::time::advance(Duration::from_secs(30)).await;
         let again = activity.begin(Instant::now);
-        assert_eq!(activity.phase(), Phase::Busy);
+        // Who has been busy for longest may have to go: what it was silent before is not counted.
+        assert_eq!(activity.place(), (Phase::Busy, Instant::now()));
         activity.enter(Phase::Ending, Instant::now());
         drop(again);
         assert_eq!(activity.phase(), Phase::Ending);
