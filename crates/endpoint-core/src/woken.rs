@@ -1,9 +1,9 @@
 //! How does one task wait for what seldom comes, beside what comes all the time?
 //!
-//! A task that is woken for a packet asks everything that it waits for, also the deadlines and revocations
-//! that did not wake it. [`once_woken`] gives what it wraps a waker of its own, and asks it only after that.
+//! A task that is woken for a packet asks everything that it waits for, also the deadlines, revocations and
+//! streams that did not wake it. A [`Notice`] gives these a waker of its own, and asks them only after that.
 //!
-//! Always true: what is wrapped is asked first when it is waited for, and after each of its wakes.
+//! Always true: what is waited for is asked at first, and after each of its wakes.
 
 use std::{
     pin::pin,
@@ -18,28 +18,52 @@ use futures_util::task::AtomicWaker;
 
 /// Waits for `waited`, which is polled only when it asked for it.
 pub(crate) async fn once_woken<F: Future>(waited: F) -> F::Output {
-    let own = Arc::new(OwnWaker { woken: AtomicBool::new(true), task: AtomicWaker::new() });
-    let waker = Waker::from(Arc::clone(&own));
-    let mut waited = pin!(waited);
-    std::future::poll_fn(|task| {
-        // Before the flag is read: a wake between the two is one for the new waker.
-        own.task.register(task.waker());
-        // Read before it is written, which is dearer.
-        if own.woken.load(Ordering::Acquire) && own.woken.swap(false, Ordering::AcqRel) {
-            waited.as_mut().poll(&mut Context::from_waker(&waker))
-        } else {
-            Poll::Pending
-        }
-    })
-    .await
+    let (notice, mut waited) = (Notice::new(), pin!(waited));
+    std::future::poll_fn(|task| notice.poll(task, |cx| waited.as_mut().poll(cx))).await
 }
 
-struct OwnWaker {
+/// Remembers that something that was waited for woke, and passes it on.
+pub(crate) struct Notice {
+    inner: Arc<Inner>,
+    /// Wakes `inner`.
+    waker: Waker,
+}
+
+struct Inner {
     woken: AtomicBool,
     task: AtomicWaker,
 }
 
-impl Wake for OwnWaker {
+impl Notice {
+    /// One that has not looked yet.
+    pub(crate) fn new() -> Self {
+        let inner = Arc::new(Inner { woken: AtomicBool::new(true), task: AtomicWaker::new() });
+        Self { waker: Waker::from(Arc::clone(&inner)), inner }
+    }
+
+    /// Calls `look` if it has not said yet that nothing is there, or was woken since.
+    pub(crate) fn poll<T>(
+        &self,
+        cx: &Context<'_>,
+        look: impl FnOnce(&mut Context<'_>) -> Poll<T>,
+    ) -> Poll<T> {
+        // Before the flag is read, so that what wakes later finds this task.
+        self.inner.task.register(cx.waker());
+        // Read before it is written, which is dearer.
+        let woken = &self.inner.woken;
+        if !woken.load(Ordering::Acquire) || !woken.swap(false, Ordering::AcqRel) {
+            return Poll::Pending;
+        }
+        let looked = look(&mut Context::from_waker(&self.waker));
+        if looked.is_ready() {
+            // There may be more.
+            woken.store(true, Ordering::Release);
+        }
+        looked
+    }
+}
+
+impl Wake for Inner {
     fn wake(self: Arc<Self>) {
         self.wake_by_ref();
     }
@@ -97,5 +121,21 @@ mod tests {
         tokio::task::yield_now().await;
         bell.notify_one();
         elsewhere.await.unwrap();
+    }
+
+    #[test]
+    fn looks_again_only_when_something_is_new() {
+        let notice = Notice::new();
+        let cx = Context::from_waker(Waker::noop());
+        let mut kept = None;
+        let looked = notice.poll(&cx, |cx| {
+            kept = Some(cx.waker().clone());
+            Poll::<()>::Pending
+        });
+        assert!(looked.is_pending());
+        assert!(notice.poll(&cx, |_| Poll::Ready(1)).is_pending());
+        kept.unwrap().wake();
+        assert_eq!(notice.poll(&cx, |_| Poll::Ready(2)), Poll::Ready(2));
+        assert_eq!(notice.poll(&cx, |_| Poll::Ready(3)), Poll::Ready(3));
     }
 }

@@ -5,7 +5,6 @@
 //! no box per read, and the half to answer on can be had back from h3.
 
 mod errors;
-mod notice;
 mod streams;
 
 use std::{
@@ -22,16 +21,14 @@ use futures_util::{Stream, StreamExt, stream};
 use h3::quic::{self, ConnectionErrorIncoming, StreamErrorIncoming, StreamId};
 use quinn::VarInt;
 
+use self::errors::{ended, lost, of_connection};
 pub(super) use self::streams::{Bidi, RecvHalf, SendHalf};
-use self::{
-    errors::{ended, lost, of_connection},
-    notice::Notice,
-};
 use super::meter::{
     Role, Totals, Violation,
     frames::FrameMeter,
     qpack::{Kind, QpackMeter},
 };
+use crate::woken::Notice;
 
 /// Whether a section of fields that h3 has read makes its request malformed.
 #[derive(Clone, Debug, Default)]
