@@ -97,11 +97,7 @@ impl Gate {
     /// Takes other limits; gives how many connections without a grant that ended.
     pub(crate) fn set_limits(&self, limits: &Limits) -> usize {
         self.0.unproven.set_limit(limits.unvalidated_in_flight);
-        let now = Instant::now();
-        let mut state = self.0.state();
-        let ended = state.filter.set_limits(limits, now);
-        self.0.after(&mut state, now);
-        ended
+        self.0.tell(|filter, now| filter.set_limits(limits, now))
     }
 
     pub(crate) fn connections(&self) -> usize {
@@ -141,16 +137,21 @@ impl Inner {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
+    /// Tells the filter something, after which it may be somebody's turn.
+    fn tell<T>(&self, news: impl FnOnce(&mut dyn Filter, Instant) -> T) -> T {
+        let now = Instant::now();
+        let mut state = self.state();
+        let answer = news(&mut *state.filter, now);
+        self.after(&mut state, now);
+        answer
+    }
+
     /// Asks the filter, and counts what it refuses.
     fn ask<T>(
         &self,
         question: impl FnOnce(&mut dyn Filter, Instant) -> Result<T, Refusal>,
     ) -> Result<T, Refusal> {
-        let now = Instant::now();
-        let mut state = self.state();
-        let answer = question(&mut *state.filter, now);
-        self.after(&mut state, now);
-        drop(state);
+        let answer = self.tell(question);
         if let Err(refusal) = &answer {
             self.counters.refused.add(1);
             match refusal {
@@ -284,10 +285,7 @@ impl Slot {
     /// its address has one handshake less, and nobody else.
     pub(crate) fn failed(&self, failure: Failure) {
         if let Held::Proven(ticket) = &self.0 {
-            let now = Instant::now();
-            let mut state = ticket.gate.state();
-            state.filter.closing(ticket.id, failure, now);
-            ticket.gate.after(&mut state, now);
+            ticket.gate.tell(|filter, now| filter.closing(ticket.id, failure, now));
         }
     }
 }
