@@ -262,22 +262,21 @@ impl Table {
         let limit = if known { room.total } else { room.open() };
         // Peers may have filled more than their quarter.
         let full = strangers >= limit || self.connections >= self.budget.connections;
-        let fits = if full {
-            self.make_way(kind, None, Some(source), now)
-                || (self.leaving_is_bounded() && self.make_busy_way(source, now))
-        } else if strangers >= room.spare() {
-            let share_is_full =
-                |prefix: &Prefix| self.records.count(*prefix, kind) >= room.share(*prefix);
-            match source.prefixes().find(share_is_full) {
-                Some(prefix) => {
-                    self.make_way(kind, Some(prefix), Some(source), now)
-                        || (self.leaving_is_bounded() && self.make_busy_way(source, now))
-                }
-                None => true,
-            }
+        let share_is_full =
+            |prefix: &Prefix| self.records.count(*prefix, kind) >= room.share(*prefix);
+        // Where somebody has to go for it: anywhere, or within the first of its prefixes that is full.
+        let region = if full {
+            None
+        } else if strangers < room.spare() {
+            return Ok(());
         } else {
-            true
+            match source.prefixes().find(share_is_full) {
+                Some(prefix) => Some(prefix),
+                None => return Ok(()),
+            }
         };
+        let fits = self.make_way(kind, region, Some(source), now)
+            || (self.leaving_is_bounded() && self.make_busy_way(source, now));
         fits.then_some(()).ok_or(Refusal::Full)
     }
 
