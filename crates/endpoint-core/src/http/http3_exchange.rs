@@ -163,18 +163,15 @@ where
             .get(header::EXPECT)
             .is_some_and(|value| value.as_bytes().eq_ignore_ascii_case(b"100-continue"));
         requester.go_with(&mut request);
-        let mut service = S::clone(service);
         if expects {
             send.go_on()?;
-        } else if let Poll::Ready(Ok(())) = service.poll_ready(cx) {
-            // Nearly always; it saves the request a way through a state of its own.
-            return Ok(State::Calling {
-                called: Box::pin(service.call(request)),
-                send: Some(send),
-                head,
-            });
         }
-        Ok(State::Starting { service, request: Some(request), send: Some(send), head })
+        let (mut service, mut request, mut send) = (S::clone(service), Some(request), Some(send));
+        // Nearly always it can be called at once, which saves the request a way through a state of its own.
+        match poll_started(&mut service, &mut request, &mut send, head, cx) {
+            Poll::Ready(next) => next,
+            Poll::Pending => Ok(State::Starting { service, request, send, head }),
+        }
     }
 }
 
