@@ -122,15 +122,19 @@ pub const A_SIZE: &str = "a size such as \"64MiB\"";
 /// # Errors
 /// What was expected.
 pub fn duration_within(text: &str, range: RangeInclusive<Duration>) -> Result<Duration, String> {
-    let time = duration(text)?;
-    if range.contains(&time) {
-        return Ok(time);
+    within(duration(text)?, &range, "a time", time_text)
+}
+
+fn within<T: PartialOrd + Copy>(
+    value: T,
+    range: &RangeInclusive<T>,
+    what: &str,
+    text: fn(T) -> String,
+) -> Result<T, String> {
+    if range.contains(&value) {
+        return Ok(value);
     }
-    Err(format!(
-        "expected a time from {} to {}",
-        time_text(*range.start()),
-        time_text(*range.end())
-    ))
+    Err(format!("expected {what} from {} to {}", text(*range.start()), text(*range.end())))
 }
 
 /// A time of silence or of waiting: none at all would end everything.
@@ -146,15 +150,7 @@ pub fn silence(text: &str) -> Result<Duration, String> {
 /// # Errors
 /// What was expected.
 pub fn size_within(text: &str, range: RangeInclusive<u64>) -> Result<u64, String> {
-    let bytes = size(text)?;
-    if range.contains(&bytes) {
-        return Ok(bytes);
-    }
-    Err(format!(
-        "expected a size from {} to {}",
-        size_text(*range.start()),
-        size_text(*range.end())
-    ))
+    within(size(text)?, &range, "a size", size_text)
 }
 
 /// A time span as [`duration`] reads it, in the largest unit that leaves a whole number.
