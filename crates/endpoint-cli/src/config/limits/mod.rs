@@ -139,42 +139,41 @@ impl Limit {
         said.or_else(|| self.follows.is_none().then(|| self.default()))
     }
 
-    /// Reads one value, or notes what is wrong with it.
-    fn read<'t>(&self, reader: &mut Reader<'t>, value: &Value<'t>) -> Option<Setting> {
+    /// Reads one value and sets it in `config`, or notes what is wrong with it.
+    fn take<'t>(
+        &self,
+        reader: &mut Reader<'t>,
+        value: &Value<'t>,
+        config: &mut Config,
+    ) -> Option<Setting> {
         Some(match self.kind {
-            Kind::Number { least, most, .. } => {
-                Setting::Number(reader.number(value, least..=most)?)
+            Kind::Number { least, most, set, .. } => {
+                let number = reader.number(value, least..=most)?;
+                set(config, number);
+                Setting::Number(number)
             }
-            Kind::Time { least, most, .. } => {
+            Kind::Time { least, most, set, .. } => {
                 let within = |text: &str| value::duration_within(text, least..=most);
-                Setting::Time(reader.parsed(value, value::A_TIME, within)?)
+                let time = reader.parsed(value, value::A_TIME, within)?;
+                set(config, time);
+                Setting::Time(time)
             }
-            Kind::Size { least, most, .. } => {
+            Kind::Size { least, most, set, .. } => {
                 let within = |text: &str| value::size_within(text, least..=most);
-                Setting::Size(reader.parsed(value, value::A_SIZE, within)?)
+                let bytes = reader.parsed(value, value::A_SIZE, within)?;
+                set(config, bytes);
+                Setting::Size(bytes)
             }
-            Kind::Networks { .. } => {
+            Kind::Networks { set, .. } => {
                 let list = reader.array(value, "a list of networks such as [\"10.0.0.0/8\"]");
                 let each = list.into_iter();
-                Setting::Networks(
-                    each.filter_map(|one| reader.parsed(one, "a network", value::network))
-                        .collect(),
-                )
+                let networks: Vec<_> = each
+                    .filter_map(|one| reader.parsed(one, "a network", value::network))
+                    .collect();
+                set(config, networks.clone());
+                Setting::Networks(networks)
             }
         })
-    }
-
-    fn set(&self, config: &mut Config, setting: &Setting) {
-        match (&self.kind, setting) {
-            (Kind::Number { set, .. }, Setting::Number(number)) => set(config, *number),
-            (Kind::Time { set, .. }, Setting::Time(time)) => set(config, *time),
-            (Kind::Size { set, .. }, Setting::Size(bytes)) => set(config, *bytes),
-            (Kind::Networks { set, .. }, Setting::Networks(networks)) => {
-                set(config, networks.clone());
-            }
-            // Its own kind reads it.
-            _ => {}
-        }
     }
 }
 
@@ -184,9 +183,9 @@ pub(super) fn read<'t>(reader: &mut Reader<'t>, table: &DeTable<'t>, config: &mu
     reader.names(table, " in [limits]", &names, &[]);
     for limit in all() {
         let Some(value) = table.get(limit.name) else { continue };
-        let Some(setting) = limit.read(reader, value) else { continue };
-        limit.set(config, &setting);
-        config.settings.insert(limit.name, setting);
+        if let Some(setting) = limit.take(reader, value, config) {
+            config.settings.insert(limit.name, setting);
+        }
     }
 }
 
