@@ -79,7 +79,7 @@ impl Net {
             sockets: BTreeMap::new(),
             outside: BTreeMap::new(),
             counts: BTreeMap::new(),
-            next_port: 49_152,
+            next_port: DIALLING,
             next_address: 0,
             number: 0,
             cut: Vec::new(),
@@ -127,7 +127,7 @@ impl Net {
             state.next_address += 1;
         }
         let moved = IpAddr::from(Ipv4Addr::new(10, 9, 0, state.next_address));
-        let dialling = |address: &SocketAddr| address.ip() == host && address.port() >= 49_152;
+        let dialling = |address: &SocketAddr| address.ip() == host && dials(*address);
         let sockets: Vec<_> = state.sockets.keys().copied().filter(dialling).collect();
         let any = !sockets.is_empty();
         for socket in sockets {
@@ -200,6 +200,13 @@ impl Net {
     }
 }
 
+/// The first port of sockets that dial.
+const DIALLING: u16 = 49_152;
+
+fn dials(socket: SocketAddr) -> bool {
+    socket.port() >= DIALLING
+}
+
 impl State {
     fn send(&mut self, socket: SocketAddr, to: SocketAddr, bytes: &[u8]) {
         let mut from = self.outside.get(&socket).copied().unwrap_or(socket);
@@ -211,7 +218,9 @@ impl State {
         for hijack in &self.hijacks {
             if (client, server) == (hijack.client, hijack.victim) {
                 to.set_ip(hijack.impostor);
-            } else if (client, server) == (hijack.impostor, hijack.client) {
+            } else if (client, server) == (hijack.impostor, hijack.client) && !dials(socket) {
+                // It answers in the victim's place; what it dials by itself it dials as itself, or it would
+                // have proven an address that rules may let in.
                 from.set_ip(hijack.victim);
             }
         }
