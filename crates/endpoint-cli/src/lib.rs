@@ -37,7 +37,7 @@ mod web;
 #[path = "web_off.rs"]
 mod web;
 
-use std::{ffi::OsString, sync::Mutex};
+use std::{ffi::OsString, sync::Mutex, time::Duration};
 
 use clap::{Parser, error::ErrorKind::DisplayHelpOnMissingArgumentOrSubcommand};
 
@@ -83,12 +83,17 @@ pub fn run(arguments: impl IntoIterator<Item = OsString>) -> u8 {
     code
 }
 
+/// How long the end waits for what serves to be dropped: a thread that a disk keeps may hold up the process
+/// for longer, and sockets would stay open, and their ports taken, until the system is rid of it.
+const CLOSING: Duration = Duration::from_millis(500);
+
 fn start(args: Args, output: Output) -> Result<()> {
     let state = State::resolve(args.global.state.as_deref())?;
     let given = match args.command {
         Command::Serve(_) => Given::take()?,
         _ => Given::default(),
     };
+    let closing = if matches!(args.command, Command::Serve(_)) { CLOSING } else { Duration::ZERO };
     let context = Context { output, state, config: args.global.config, given: Mutex::new(given) };
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .enable_all()
@@ -96,7 +101,7 @@ fn start(args: Args, output: Output) -> Result<()> {
         .map_err(|error| CliError::failure("runtime", format!("cannot start threads: {error}")))?;
     let result = runtime.block_on(commands::run(args.command, &context));
     // A thread that waits for stdin must not keep the program.
-    runtime.shutdown_background();
+    runtime.shutdown_timeout(closing);
     result
 }
 

@@ -3,14 +3,19 @@
 //! The trust file and certificates, by the library, and the limits of the configuration file. Everything else
 //! of that file waits for the next start, and is told.
 //!
-//! Always true: a file with faults changes nothing.
+//! Always true: a file with faults changes nothing; a disk that hangs holds up no reload for longer than
+//! [`READING`], and keeps one thread at the most, which holds nothing of the endpoint.
 
 use std::{
+    io,
     path::PathBuf,
     sync::{Arc, Mutex, PoisonError},
+    thread,
+    time::Duration,
 };
 
 use endpoint_core::endpoint::Endpoint;
+use tokio::{sync::oneshot, time::timeout};
 
 use super::files::{OpenFiles, Room};
 use crate::{
@@ -18,9 +23,12 @@ use crate::{
         Config,
         limits::{self, Acts, Limit},
     },
-    error::CliError,
+    error::{CliError, Result},
     state::State,
 };
+
+/// How long a reload waits for the disk under the configuration.
+const READING: Duration = Duration::from_secs(2);
 
 /// What is needed to read the configuration again.
 #[derive(Debug)]
@@ -33,6 +41,8 @@ pub(super) struct Reloading {
     started: Config,
     /// As it was read last.
     config: Mutex<Config>,
+    /// Held by the thread that reads the file.
+    read: Arc<tokio::sync::Mutex<()>>,
 }
 
 impl Reloading {
@@ -45,26 +55,40 @@ impl Reloading {
         config: Config,
     ) -> Arc<Self> {
         let started = config.clone();
-        Arc::new(Self { endpoint, file, state, files, started, config: Mutex::new(config) })
+        let (config, read) = (Mutex::new(config), Arc::default());
+        Arc::new(Self { endpoint, file, state, files, started, config, read })
     }
 
     /// Reloads all that can be.
     pub(super) async fn reload(self: Arc<Self>) {
-        let this = Arc::clone(&self);
-        // On a thread that may wait for the disk.
-        let configuration = tokio::task::spawn_blocking(move || this.configuration());
         // The library logs what came of trust.
-        let (_trust, read) = tokio::join!(self.endpoint.reload(), configuration);
-        if let Err(error) = read {
-            tracing::error!(%error, "the configuration could not be read again");
+        let (_trust, read) = tokio::join!(self.endpoint.reload(), timeout(READING, self.read()));
+        match read {
+            Ok(Ok(Ok(config))) => self.take(config),
+            Ok(Ok(Err(fault))) => refused(&fault),
+            Ok(Err(error)) => tracing::error!(%error, "the configuration could not be read again"),
+            Err(_) => tracing::error!(
+                seconds = READING.as_secs(),
+                "the disk under the configuration does not answer: nothing of it changes before the \
+                 next reload"
+            ),
         }
     }
 
-    fn configuration(&self) {
-        let after = match Config::load(self.file.as_deref(), &self.state) {
-            Ok((config, _)) => config,
-            Err(fault) => return refused(&fault),
-        };
+    /// Reads the file on a thread of its own, one at a time also if nobody waits for it any more.
+    async fn read(&self) -> io::Result<Result<Config>> {
+        let turn = Arc::clone(&self.read).lock_owned().await;
+        let (file, state) = (self.file.clone(), self.state.clone());
+        let (done, waiting) = oneshot::channel();
+        thread::Builder::new().name("configuration".to_owned()).spawn(move || {
+            let _turn = turn;
+            let _waited_for = done.send(Config::load(file.as_deref(), &state));
+        })?;
+        let read = waiting.await.map_err(io::Error::other)?;
+        Ok(read.map(|(config, _)| config))
+    }
+
+    fn take(&self, after: Config) {
         self.tell_what_waits(&after);
         let mut config = self.config.lock().unwrap_or_else(PoisonError::into_inner);
         let live = |limit: &&Limit| limit.acts != Acts::Restart;
