@@ -75,10 +75,10 @@ async fn add(args: TrustAdd, context: &Context) -> Result<()> {
 async fn remove(words: KeyWords, context: &Context) -> Result<()> {
     let state = &context.state;
     let key = key_text(&words.key)?.fingerprint();
-    state.check()?;
     // First in memory: the running server needs no disk for it, and whatever the file is seen with while
     // it is edited, the key is out.
     let revoked = revoke(&key, context).await;
+    state.check()?;
     let path = state.authorized();
     let removed = match file::read_trust_file(&path) {
         // Nothing to edit, and nothing to make.

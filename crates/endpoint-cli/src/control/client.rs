@@ -44,7 +44,7 @@ pub async fn ask(state: &State, request: Request) -> Result<Vec<Value>> {
 /// # Errors
 /// The server refuses or does not answer in time.
 pub async fn ask_if_running(state: &State, request: Request) -> Result<Option<Vec<Value>>> {
-    let Some(socket) = place::socket_of_server(state) else { return Ok(None) };
+    let Some((pid, socket)) = place::server(state).await? else { return Ok(None) };
     let stream = match UnixStream::connect(&socket).await {
         Ok(stream) => stream,
         Err(error)
@@ -66,9 +66,12 @@ pub async fn ask_if_running(state: &State, request: Request) -> Result<Option<Ve
         Err(_) => {
             let seconds = deadline.as_secs();
             let message = format!("the running endpoint gave no answer within {seconds} s");
-            let pid = place::running_pid(state).map_or_else(String::new, |pid| pid.to_string());
+            let look = match pid {
+                Some(pid) => format!("ps -p {pid}"),
+                None => "ps -C endpoint".to_owned(),
+            };
             Err(CliError::failure("control-timeout", message)
-                .hint(format!("look at the process: ps -p {pid}")))
+                .hint(format!("look at the process: {look}")))
         }
     }
 }

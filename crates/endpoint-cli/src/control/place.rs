@@ -16,6 +16,8 @@ use std::{
     time::Duration,
 };
 
+use tokio::{sync::oneshot, time::timeout};
+
 use crate::{
     error::{CliError, Result},
     state::State,
@@ -85,6 +87,9 @@ impl Drop for Claim {
     }
 }
 
+/// How long a command waits for the disk to say where the server is.
+const ANSWERING: Duration = Duration::from_secs(2);
+
 /// How long the end waits for the disk.
 const TIDYING: Duration = Duration::from_millis(500);
 
@@ -94,9 +99,48 @@ pub fn running_pid(state: &State) -> Option<u32> {
     read_pid_file(state).map(|(pid, _)| pid)
 }
 
-/// The socket of the server that wrote its name into the state folder, dead or alive.
-pub(super) fn socket_of_server(state: &State) -> Option<PathBuf> {
-    read_pid_file(state).map(|(_, socket)| socket)
+/// Process id and socket of the server that wrote its name into the state folder, dead or alive; `None` if
+/// there is none. While the disk under the folder hangs, the socket where it would be in the runtime folder,
+/// and no id.
+///
+/// # Errors
+/// The disk hangs, and the runtime folder holds no such socket (code `state-hangs`).
+pub(super) async fn server(state: &State) -> Result<Option<(Option<u32>, PathBuf)>> {
+    let runtime = std::env::var_os("XDG_RUNTIME_DIR").map(PathBuf::from);
+    let of = state.clone();
+    server_by(state, runtime.as_deref(), ANSWERING, move || read_pid_file(&of)).await
+}
+
+async fn server_by(
+    state: &State,
+    runtime: Option<&Path>,
+    patience: Duration,
+    read: impl FnOnce() -> Option<(u32, PathBuf)> + Send + 'static,
+) -> Result<Option<(Option<u32>, PathBuf)>> {
+    let (done, waiting) = oneshot::channel();
+    // A thread that the program's end does not wait for.
+    thread::Builder::new()
+        .spawn(move || {
+            let _waited_for = done.send(read());
+        })
+        .map_err(|error| CliError::io("start a thread to read", &state.file(PID_FILE), &error))?;
+    if let Ok(read) = timeout(patience, waiting).await {
+        return Ok(read.ok().flatten().map(|(pid, socket)| (Some(pid), socket)));
+    }
+    // Named after the folder as it was given: what it really is only the disk knows.
+    let socket = runtime.map(|runtime| socket_in(runtime, state.folder()));
+    if let Some(socket) = socket.filter(|socket| socket.exists()) {
+        return Ok(Some((None, socket)));
+    }
+    let (folder, word) = (state.folder().display(), crate::error::shell_word(state.folder()));
+    let seconds = patience.as_secs();
+    let message = format!("the state folder {folder} did not answer within {seconds} s");
+    Err(CliError::failure("state-hangs", message)
+        .hint(format!("see which disk it lies on: findmnt --target {word}"))
+        .hint(
+            "give the endpoint a runtime folder on another one (XDG_RUNTIME_DIR), and it can be asked \
+             without the disk",
+        ))
 }
 
 fn read_pid_file(state: &State) -> Option<(u32, PathBuf)> {
@@ -128,11 +172,12 @@ fn already_running(state: &State, file: &mut File) -> CliError {
 
 /// The first folder that is short enough: the user's runtime folder, the state folder, `/tmp`.
 fn socket_path(state: &State, runtime: Option<&Path>) -> Result<PathBuf> {
-    let name = format!("{}.sock", short_hash(state.folder()));
+    let real = fs::canonicalize(state.folder());
+    let real = real.as_deref().unwrap_or(state.folder());
     let own = state.file("control.sock");
     if let Some(runtime) = runtime.filter(|folder| folder.is_absolute()) {
-        let folder = runtime.join("endpoint");
-        let path = folder.join(&name);
+        let folder = runtime.join(RUNTIME_FOLDER);
+        let path = socket_in(runtime, real);
         // A runtime folder that is missing or somebody else's is no reason not to start.
         if fits(&path) && private_folder(&folder).is_ok() {
             return Ok(path);
@@ -144,7 +189,12 @@ fn socket_path(state: &State, runtime: Option<&Path>) -> Result<PathBuf> {
     let me = rustix::process::geteuid().as_raw();
     let folder = std::env::temp_dir().join(format!("endpoint-{me}"));
     private_folder(&folder)?;
-    Ok(folder.join(name))
+    Ok(folder.join(socket_name(real)))
+}
+
+/// Where the socket of a state folder lies in a runtime folder.
+fn socket_in(runtime: &Path, state: &Path) -> PathBuf {
+    runtime.join(RUNTIME_FOLDER).join(socket_name(state))
 }
 
 fn fits(path: &Path) -> bool {
@@ -168,14 +218,13 @@ fn private_folder(folder: &Path) -> Result<()> {
     Err(CliError::failure("control-folder", message).hint(format!("look at it: ls -ld {word}")))
 }
 
-/// Names a folder in 16 hex digits: FNV-1a, to tell folders apart, not to hide them.
-fn short_hash(folder: &Path) -> String {
-    let folder = fs::canonicalize(folder).unwrap_or_else(|_| folder.to_owned());
+/// Named after a folder in 16 hex digits: FNV-1a, to tell folders apart, not to hide them.
+fn socket_name(folder: &Path) -> String {
     let bytes = folder.as_os_str().as_encoded_bytes();
     let hash = bytes.iter().fold(0xcbf2_9ce4_8422_2325_u64, |hash, byte| {
         (hash ^ u64::from(*byte)).wrapping_mul(0x0100_0000_01b3)
     });
-    format!("{hash:016x}")
+    format!("{hash:016x}.sock")
 }
 
 fn no_follow() -> i32 {
@@ -184,6 +233,9 @@ fn no_follow() -> i32 {
 }
 
 const PID_FILE: &str = "endpoint.pid";
+
+/// The folder of all our sockets in a runtime folder.
+const RUNTIME_FOLDER: &str = "endpoint";
 
 /// `sockaddr_un` holds 108 bytes on Linux and 104 on macOS, the ending zero included.
 const MAX_SOCKET_PATH_BYTES: usize = 100;
@@ -210,7 +262,7 @@ mod tests {
         assert!(error.message.ends_with(&format!("pid {pid}")), "{error}");
         assert_eq!(error.exit, crate::error::ExitKind::Failure);
         assert_eq!(running_pid(&state), Some(pid));
-        assert_eq!(socket_of_server(&state).as_deref(), Some(first.socket()));
+        assert_eq!(read_pid_file(&state), Some((pid, first.socket().to_owned())));
         drop(first);
         assert_eq!(running_pid(&state), None);
         Claim::take(&state).unwrap();
@@ -246,6 +298,31 @@ mod tests {
         let path = socket_path(&far, None).unwrap();
         assert!(path.as_os_str().len() <= 100, "{}", path.display());
         assert!(path.starts_with(std::env::temp_dir()), "{}", path.display());
+    }
+
+    #[tokio::test]
+    async fn finds_the_socket_in_the_runtime_folder_while_the_disk_hangs() {
+        let root = tempfile::tempdir().unwrap();
+        let state = state(root.path());
+        let find = async |runtime: Option<&Path>| {
+            let (_disk, hangs) = mpsc::channel();
+            let read = move || hangs.recv().unwrap_or_default();
+            server_by(&state, runtime, Duration::from_millis(10), read).await
+        };
+        for runtime in [None, Some(root.path())] {
+            assert_eq!(find(runtime).await.unwrap_err().code, "state-hangs");
+        }
+        let socket = socket_path(&state, Some(root.path())).unwrap();
+        fs::write(&socket, "").unwrap();
+        assert_eq!(find(Some(root.path())).await, Ok(Some((None, socket.clone()))));
+        // A disk that answers is believed.
+        let elsewhere = Some((7, root.path().join("elsewhere")));
+        let read = {
+            let elsewhere = elsewhere.clone();
+            move || elsewhere
+        };
+        let found = server_by(&state, Some(root.path()), Duration::from_secs(60), read).await;
+        assert_eq!(found, Ok(elsewhere.map(|(pid, socket)| (Some(pid), socket))));
     }
 
     #[test]
