@@ -118,12 +118,7 @@ impl Machine {
     #[must_use]
     pub fn serve_with(&self, words: &[&str]) -> Server {
         let listen = ["serve", "--json", "--listen", "127.0.0.1:0"];
-        let mut running = Running::start(self.command(&[&listen, words].concat()));
-        let line = running.line();
-        let ready = line.as_deref().map(serde_json::from_str::<Value>);
-        let Some(Ok(ready)) = ready else { panic!("not ready: {line:?}: {:?}", running.end()) };
-        assert_eq!(string(&ready, "event"), "ready", "{ready}");
-        Server { running, ready }
+        Server::of(self.command(&[&listen, words].concat()))
     }
 }
 
@@ -356,6 +351,20 @@ pub struct Server {
 }
 
 impl Server {
+    /// Starts `command`, which serves and says so in JSON.
+    ///
+    /// # Panics
+    /// If it does not get ready.
+    #[must_use]
+    pub fn of(command: Command) -> Self {
+        let mut running = Running::start(command);
+        let line = running.line();
+        let ready = line.as_deref().map(serde_json::from_str::<Value>);
+        let Some(Ok(ready)) = ready else { panic!("not ready: {line:?}: {:?}", running.end()) };
+        assert_eq!(string(&ready, "event"), "ready", "{ready}");
+        Self { running, ready }
+    }
+
     /// How to dial it by its key.
     #[must_use]
     pub fn peer(&self) -> String {

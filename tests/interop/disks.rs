@@ -3,16 +3,20 @@
 
 use std::{
     fs,
+    net::{TcpListener, UdpSocket},
     path::{Path, PathBuf},
     process::Command,
     thread,
     time::{Duration, Instant},
 };
 
-use endpoint_tests::machine::{Machine, Running};
+use endpoint_tests::machine::{Machine, Running, Server};
 use rustix::process::Signal;
 
 use crate::{machine, pypi};
+
+const TRUST: &str = "authorized_peers";
+const CONFIGURATION: &str = "endpoint.toml";
 
 /// The state folder of a machine on a file system that can hang.
 struct HangingDisk {
@@ -41,12 +45,20 @@ impl HangingDisk {
         Self { folder, mount, _daemon: daemon }
     }
 
-    fn hang(&self, hangs: bool) {
-        let switch = self.folder.path().join("HANG");
-        match hangs {
-            true => fs::write(switch, "").unwrap(),
-            false => fs::remove_file(switch).unwrap_or_default(),
-        }
+    /// From now on every file hangs whose path ends in one of these.
+    fn hang(&self, ends: &[&str]) {
+        let new = self.folder.path().join("new");
+        fs::write(&new, ends.join("\n")).unwrap();
+        fs::rename(new, self.switch()).unwrap();
+    }
+
+    /// From now on the disk answers.
+    fn answer(&self) {
+        fs::remove_file(self.switch()).unwrap_or_default();
+    }
+
+    fn switch(&self) -> PathBuf {
+        self.folder.path().join("HANG")
     }
 
     /// Waits for a call that hangs from now on.
@@ -59,7 +71,7 @@ impl HangingDisk {
 
 impl Drop for HangingDisk {
     fn drop(&mut self) {
-        self.hang(false);
+        self.answer();
         let _ended = Command::new("umount").arg("--lazy").arg(&self.mount).status();
     }
 }
@@ -90,7 +102,7 @@ fn a_disk_that_hangs_stops_no_answer_no_revocation_and_no_signal() {
     live.write(b"one\n");
     assert_eq!(live.line().as_deref(), Some("one"));
 
-    disk.hang(true);
+    disk.hang(&[TRUST]);
     // Asked for while it hangs: the edit waits for the disk, the revocation does not.
     let removing = Running::start(server.command(&["trust", "rm", &key]));
     served.running.until("key revoked");
@@ -107,7 +119,7 @@ fn a_disk_that_hangs_stops_no_answer_no_revocation_and_no_signal() {
     assert_eq!(server.run(&["kick", &key]).code(), 0);
     assert_eq!(ping(), 5);
 
-    disk.hang(false);
+    disk.answer();
     let removed = removing.end();
     assert!(removed.code() == 0 && removed.out.contains("removed 1 line"), "{removed:?}");
     assert_eq!(ping(), 5);
@@ -115,12 +127,102 @@ fn a_disk_that_hangs_stops_no_answer_no_revocation_and_no_signal() {
     assert_eq!(ping(), 0);
 
     // The system keeps what is left of a process until the disk answers; its connections and sockets are gone.
-    disk.hang(true);
+    disk.hang(&[TRUST]);
     disk.until_held();
+    ends_without_the_disk(served, &disk);
+}
+
+/// Ends while the disk hangs: its port is free before it answers.
+fn ends_without_the_disk(served: Server, disk: &HangingDisk) {
+    let address = served.address();
+    let is_free = || UdpSocket::bind(&address).is_ok() && TcpListener::bind(&address).is_ok();
+    assert!(!is_free());
     served.running.signal(Signal::TERM);
     served.running.until("stopped");
-    disk.hang(false);
+    wait_for("a free port", is_free);
+    disk.answer();
     assert_eq!(served.running.end().code(), 0);
+}
+
+#[test]
+fn a_configuration_on_a_disk_that_hangs_holds_up_no_reload_of_trust() {
+    let (server, client) = (machine(), machine());
+    let key = client.fingerprint();
+    let file = server.file(CONFIGURATION);
+    let handshakes = |count: u32| format!("[limits]\nhandshakes_in_flight = {count}\n");
+    fs::write(&file, handshakes(100)).unwrap();
+    let disk = HangingDisk::under(&server);
+    let served = server.serve();
+    let peer = served.peer();
+    let ping = || client.run(&["ping", &peer, "--count", "1"]).code();
+    let reloads = || server.json(&["status"])["counters"]["reloads"].as_u64().unwrap();
+    fs::write(&file, handshakes(101)).unwrap();
+
+    disk.hang(&[CONFIGURATION]);
+    // More than once: a reload that waits for the disk keeps no later one from what it can do.
+    for _ in 0..2 {
+        let before = reloads();
+        served.running.signal(Signal::HUP);
+        disk.until_held();
+        wait_for("a reload", || reloads() > before);
+    }
+    served.running.until("the disk under the configuration does not answer");
+    assert!(!served.running.err().contains("limit changed"), "{}", served.running.err());
+    assert_eq!(ping(), 5);
+    assert_eq!(server.run(&["trust", "add", &key]).code(), 0);
+    assert_eq!(ping(), 0);
+    assert_eq!(server.run(&["kick", &key]).code(), 0);
+
+    disk.answer();
+    // Its first reading may have begun before the disk answered, and is waited for.
+    wait_for("the change", || {
+        served.running.signal(Signal::HUP);
+        served.running.err().contains("limit changed")
+    });
+    disk.hang(&[CONFIGURATION]);
+    served.running.signal(Signal::HUP);
+    disk.until_held();
+    ends_without_the_disk(served, &disk);
+}
+
+#[test]
+fn a_state_folder_that_hangs_stops_no_answer_and_no_command() {
+    let (server, client) = (machine(), machine());
+    let runtime = tempfile::tempdir().unwrap();
+    let key = client.fingerprint();
+    assert_eq!(server.run(&["trust", "add", &key]).code(), 0);
+    let disk = HangingDisk::under(&server);
+    let command = |words: &[&str]| {
+        let mut command = server.command(words);
+        command.env("XDG_RUNTIME_DIR", runtime.path());
+        command
+    };
+    let served = Server::of(command(&["serve", "--json", "--listen", "127.0.0.1:0"]));
+    let peer = served.peer();
+    let ping = || client.run(&["ping", &peer, "--count", "1"]).code();
+    assert_eq!(ping(), 0);
+
+    disk.hang(&[""]);
+    disk.until_held();
+    // They do their work at once; what is left of their processes the system keeps until the disk answers.
+    let status = Running::start(command(&["status"]));
+    wait_for("the status", || status.out().contains("connections  "));
+    let removing = Running::start(command(&["trust", "rm", &key]));
+    served.running.until("key revoked");
+    assert_eq!(ping(), 5);
+    let kick = Running::start(command(&["kick", &key]));
+    wait_for("the kick", || kick.out().contains("closed 0 connections"));
+    // Without a runtime folder the socket lies on the disk that hangs.
+    let lost = Running::start(server.command(&["status"]));
+    lost.until("did not answer within 2 s");
+
+    disk.answer();
+    assert_eq!(lost.end().code(), 1);
+    assert_eq!((status.end().code(), kick.end().code()), (0, 0));
+    assert_eq!(removing.end().code(), 0);
+    disk.hang(&[""]);
+    disk.until_held();
+    ends_without_the_disk(served, &disk);
 }
 
 /// Runs `endpoint` where the trust file is a mount of a file outside.

@@ -1,6 +1,6 @@
-"""A pass-through file system whose authorized_peers hangs while a file HANG lies in the folder given third.
+"""A pass-through file system where a file hangs while its name stands in HANG in the folder given third.
 
-HELD appears beside it when a call hangs.
+A line of HANG is the end of a path; an empty one hangs everything. HELD appears beside it when a call hangs.
 """
 
 import errno
@@ -21,9 +21,16 @@ class Hanging(Operations):
         return self.root + path
 
     def hang(self, path):
-        while path.endswith("authorized_peers") and os.path.exists(self.switch):
+        while self.hangs(path):
             open(self.held, "w").close()
             time.sleep(0.02)
+
+    def hangs(self, path):
+        try:
+            with open(self.switch) as switch:
+                return any(path.endswith(end) for end in switch.read().split("\n"))
+        except FileNotFoundError:
+            return False
 
     def access(self, path, mode):
         if not os.access(self.at(path), mode):
@@ -35,6 +42,7 @@ class Hanging(Operations):
         return {name: getattr(found, name) for name in STAT}
 
     def readdir(self, path, fh):
+        self.hang(path)
         return [".", ".."] + os.listdir(self.at(path))
 
     def mkdir(self, path, mode):
@@ -63,6 +71,7 @@ class Hanging(Operations):
         return os.open(self.at(path), flags)
 
     def create(self, path, mode, info=None):
+        self.hang(path)
         return os.open(self.at(path), os.O_RDWR | os.O_CREAT, mode)
 
     def read(self, path, size, offset, fh):
@@ -70,6 +79,7 @@ class Hanging(Operations):
         return os.pread(fh, size, offset)
 
     def write(self, path, data, offset, fh):
+        self.hang(path)
         return os.pwrite(fh, data, offset)
 
     def truncate(self, path, length, fh=None):
