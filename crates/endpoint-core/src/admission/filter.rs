@@ -79,8 +79,15 @@ pub(crate) trait Filter: fmt::Debug + Send {
     /// Its key was refused; the connection itself ends in its own time.
     fn failed(&mut self, id: Id, failure: Failure, now: Instant);
 
-    /// Its handshake has failed, and it holds no more than its memory until it is gone.
-    fn closing(&mut self, id: Id, failure: Failure, now: Instant);
+    /// Its handshake is over, if by a fault of its own by this one, and it holds no more than its memory until it
+    /// is gone.
+    fn closing(&mut self, id: Id, failure: Option<Failure>, now: Instant);
+
+    /// The same for what was a connection from there.
+    fn lingers(&mut self, address: IpAddr, now: Instant) -> Id;
+
+    /// Whether there is so much of that that everybody has to prove an address beforehand.
+    fn is_full_of_closing(&self) -> bool;
 
     /// Whether its address is banned from this.
     fn is_banned(&self, id: Id, category: Category, now: Instant) -> bool;

@@ -5,6 +5,7 @@
 
 use std::{
     collections::HashMap,
+    net::IpAddr,
     sync::{
         Arc, Mutex, MutexGuard, PoisonError,
         atomic::{AtomicBool, Ordering},
@@ -42,6 +43,8 @@ struct Inner {
     unproven: Unproven,
     counters: Arc<Counters>,
     closed: AtomicBool,
+    /// What has ended is so much that nobody comes in without proof; of the last question.
+    full_of_closing: AtomicBool,
     /// Told when somebody begins to wait.
     waits: Notify,
 }
@@ -64,6 +67,7 @@ impl Gate {
             unproven: Unproven::new(limits.unvalidated_in_flight),
             counters,
             closed: AtomicBool::new(false),
+            full_of_closing: AtomicBool::new(false),
             waits: Notify::new(),
         }))
     }
@@ -79,6 +83,9 @@ impl Gate {
 
     /// A handshake of an address that nobody has proven yet; `None`: ask for proof. Touches no table.
     pub(crate) fn unproven(&self, arrival: Arrival) -> Option<Slot> {
+        if self.0.full_of_closing.load(Ordering::Relaxed) {
+            return None;
+        }
         let slot = self.0.unproven.take(Source::of(arrival.address))?;
         let gate = Arc::clone(&self.0);
         Some(Slot(Held::Unproven { gate, arrival, _slot: slot }))
@@ -92,6 +99,12 @@ impl Gate {
         let activity = arrival.activity.clone();
         let id = self.0.ask(|filter, now| filter.arrive(arrival, now))?;
         Ok(Waiting { ticket: Ticket::new(&self.0, id), activity })
+    }
+
+    /// Counts what was a connection from `address`.
+    pub(crate) fn lingers(&self, address: IpAddr) -> Lingering {
+        let id = self.0.tell(|filter, now| filter.lingers(address, now));
+        Lingering(Held::Proven(Ticket::new(&self.0, id)))
     }
 
     /// Takes other limits; gives how many connections without a grant that ended.
@@ -171,6 +184,7 @@ impl Inner {
             }
         }
         self.counters.gave_way.add(state.filter.gave_way());
+        self.full_of_closing.store(state.filter.is_full_of_closing(), Ordering::Relaxed);
     }
 
     /// Whether somebody waits still.
@@ -281,14 +295,28 @@ impl Slot {
         }
     }
 
-    /// It has failed for a reason of its own, which is booked if its address is proven. Until this is dropped
-    /// its address has one handshake less, and nobody else.
-    pub(crate) fn failed(&self, failure: Failure) {
+    /// It has failed for a reason of its own, which is booked if its address is proven, and is gone.
+    #[allow(dead_code, reason = "over QUIC it lingers")]
+    pub(crate) fn failed(self, failure: Failure) {
+        if let Held::Proven(mut ticket) = self.0 {
+            ticket.end = End::Failed(failure);
+        }
+    }
+
+    /// The handshake is over, if by a fault of its own by `failure`, which is booked if its address is proven.
+    pub(crate) fn lingers(self, failure: Option<Failure>) -> Lingering {
         if let Held::Proven(ticket) = &self.0 {
             ticket.gate.tell(|filter, now| filter.closing(ticket.id, failure, now));
         }
+        Lingering(self.0)
     }
 }
+
+/// What has ended and is still in memory; until this is dropped its address may have one handshake less, and
+/// nobody else.
+#[derive(Debug)]
+#[must_use = "dropped, it counts no more"]
+pub(crate) struct Lingering(#[allow(dead_code, reason = "held for its drop")] Held);
 
 /// The right to one connection; given back when dropped.
 #[derive(Debug)]

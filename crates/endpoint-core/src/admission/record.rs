@@ -27,7 +27,7 @@ pub(crate) enum Kind {
     Shaking(Carrier),
     /// It is a connection without a grant.
     Stranger,
-    /// Its handshake has failed, and quinn keeps it for a while.
+    /// It has ended, and quinn keeps it for a while.
     Closing,
 }
 

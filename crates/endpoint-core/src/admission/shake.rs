@@ -7,8 +7,9 @@
 use tokio::time::Instant;
 
 use super::{
+    budget::Room,
     filter::Id,
-    record::Kind,
+    record::{Kind, Records},
     source::{Prefix, Rank, Source},
     table::{Lane, Stage, Table},
     victims::{Candidate, fullest_first, is_fuller},
@@ -19,8 +20,26 @@ use crate::facts::Carrier;
 const PATIENCE: usize = 64;
 /// Silent handshakes that give way in one go.
 const GIVE_WAY_AT_ONCE: usize = 8;
+/// What a site or a wider prefix may keep in memory of what has ended, in shares of handshakes: one for each of
+/// a site's addresses fits in.
+const CLOSING_SHARES: usize = 4;
 /// Pause between two such goes.
 const PAUSE: std::time::Duration = std::time::Duration::from_millis(10);
+
+/// Whether too much of what has ended from there is still in memory. An address may keep its share of handshakes;
+/// one in a wider prefix that keeps more than its own share may keep none, so that it can still come.
+fn keeps_too_many(records: &Records, room: &Room, prefix: Prefix) -> bool {
+    let closing = |prefix: Prefix| records.count(prefix, Kind::Closing);
+    match prefix.rank() {
+        Rank::Address => {
+            let crowded = prefix.wider().any(|wider| closing(wider) >= room.share(wider));
+            closing(prefix) >= if crowded { 1 } else { room.share(prefix) }
+        }
+        Rank::Site | Rank::Region | Rank::Provider => {
+            closing(prefix) >= room.share(prefix).saturating_mul(CLOSING_SHARES)
+        }
+    }
+}
 
 impl Lane {
     pub(super) fn has_waiting(&self) -> bool {
@@ -73,7 +92,9 @@ impl Table {
             return None;
         }
         let others = lane.shaking.len() - lane.shaking_known;
-        let others_fit = !lane.others.is_empty() && others < room.open();
+        let closing = records.total(Kind::Closing);
+        let others_fit =
+            !lane.others.is_empty() && others < room.open() && closing < room.most_closing();
         let known_first = lane.shaking_known < room.reserved || !lane.known_was_last || !others_fit;
         if !lane.known.is_empty() && known_first {
             lane.known_was_last = true;
@@ -83,12 +104,11 @@ impl Table {
         if !others_fit {
             return None;
         }
-        // What has failed on purpose takes room from nobody, but memory until it is gone.
-        let scarce = others >= room.spare() || records.total(Kind::Closing) >= room.total;
+        // What has ended takes room from nobody, but memory until it is gone.
+        let scarce = others >= room.spare() || closing >= room.total;
         let kind = Kind::Shaking(carrier);
         let over_its_share = |prefix: Prefix| {
-            let failed = records.count(prefix, Kind::Closing);
-            if prefix.rank() == Rank::Address && failed >= room.share(prefix) {
+            if keeps_too_many(records, &room, prefix) {
                 return true;
             }
             scarce

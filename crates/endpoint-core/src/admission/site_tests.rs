@@ -77,7 +77,7 @@ async fn an_address_whose_handshakes_fail_has_no_more_of_them_than_its_share() {
         door.turns();
         let shakes = door.shakes(&guest);
         if shakes {
-            door.table.closing(guest.id, Failure::Left, door.now);
+            door.table.closing(guest.id, Some(Failure::Left), door.now);
         }
         (guest, shakes)
     };
@@ -91,4 +91,52 @@ async fn an_address_whose_handshakes_fail_has_no_more_of_them_than_its_share() {
     door.gone(&failed[0].0, End::Fair);
     door.turns();
     assert!(door.shakes(&one_more));
+}
+
+/// The default's shares of 512 handshakes: 64 an address, 128 a site.
+#[tokio::test(start_paused = true)]
+async fn a_site_that_keeps_much_in_memory_leaves_room_for_its_other_addresses_and_for_others() {
+    let mut door = Door::new(&Limits::default());
+    let shakes = |door: &mut Door, address| {
+        let guest = door.ask(address);
+        door.turns();
+        let shakes = door.shakes(&guest);
+        door.gone(&guest, End::Fair);
+        shakes
+    };
+    let linger = |door: &mut Door, address, count| -> Vec<_> {
+        (0..count).map(|_| door.table.lingers(address, door.now)).collect()
+    };
+    // One each, and nobody is stopped.
+    let mut here: Vec<_> = (1..=63).flat_map(|host| linger(&mut door, v4(1, host), 1)).collect();
+    assert!(shakes(&mut door, v4(1, 1)));
+    here.extend(linger(&mut door, v4(1, 1), 65));
+    // A share of the site: who keeps something waits, who keeps nothing does not.
+    for (host, served) in [(1, false), (2, false), (63, false), (64, true), (250, true)] {
+        assert_eq!(shakes(&mut door, v4(1, host)), served, "{host}");
+    }
+    // Four shares of it, and the site waits; others do not.
+    here.extend(linger(&mut door, v4(1, 1), 4 * 128 - 128));
+    assert!(!shakes(&mut door, v4(1, 250)) && shakes(&mut door, v4(2, 1)));
+    for id in here {
+        door.table.gone(id, End::Fair, door.now);
+    }
+    assert!(shakes(&mut door, v4(1, 1)));
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_everybody_keeps_in_memory_is_bounded_and_peers_come_in_all_the_same() {
+    let mut door = Door::new(&Limits::default());
+    let peer = door.connect(v4(1, 250), Who::Known).unwrap();
+    door.table.authorised(peer.id, Fingerprint::of_spki(b"peer"), door.now);
+    assert!(!door.table.is_full_of_closing());
+    // One from each of many sites.
+    for n in 0..4 * 512 {
+        let address = IpAddr::from([10, (n >> 8) as u8, (n & 255) as u8, 1]);
+        door.table.lingers(address, door.now);
+    }
+    assert!(door.table.is_full_of_closing());
+    let (stranger, of_peer) = (door.ask(v4(9, 1)), door.ask(v4(1, 250)));
+    door.turns();
+    assert!(!door.shakes(&stranger) && door.shakes(&of_peer));
 }

@@ -65,6 +65,12 @@ impl Source {
 }
 
 impl Prefix {
+    /// The prefixes that it stands in, without itself.
+    pub(crate) fn wider(self) -> impl Iterator<Item = Prefix> {
+        let within = Source { bits: self.bits, v6: self.v6 };
+        within.prefixes().take_while(move |prefix| prefix.length < self.length)
+    }
+
     pub(crate) fn rank(self) -> Rank {
         match (self.v6, self.length) {
             (true, ..=32) => Rank::Provider,

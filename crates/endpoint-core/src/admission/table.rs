@@ -90,7 +90,7 @@ pub(super) enum Stage {
         since: Instant,
     },
     Connected(Who),
-    /// Its handshake has failed, and what it was made of is still there.
+    /// It has ended, and what it was made of is still there.
     Closing,
     /// It was refused or gave way; it counts as nothing.
     Leaving {
@@ -398,9 +398,20 @@ impl Filter for Table {
         self.book(id, failure, now);
     }
 
-    fn closing(&mut self, id: Id, failure: Failure, now: Instant) {
-        self.book(id, failure, now);
+    fn closing(&mut self, id: Id, failure: Option<Failure>, now: Instant) {
+        if let Some(failure) = failure {
+            self.book(id, failure, now);
+        }
         self.enter(id, Stage::Closing, now);
+    }
+
+    fn lingers(&mut self, address: IpAddr, now: Instant) -> Id {
+        let arrival = Arrival { address, carrier: Carrier::Quic, activity: Activity::new(now) };
+        self.insert(arrival, Stage::Closing, now)
+    }
+
+    fn is_full_of_closing(&self) -> bool {
+        self.records.total(Kind::Closing) >= self.budget.handshakes.total / 2
     }
 
     fn is_banned(&self, id: Id, category: Category, now: Instant) -> bool {

@@ -16,6 +16,7 @@ mod fallback;
 mod held;
 #[cfg(feature = "http3")]
 mod http;
+mod linger;
 mod pace;
 mod port;
 mod probe;

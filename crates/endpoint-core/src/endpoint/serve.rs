@@ -8,6 +8,7 @@ use tracing::{Instrument, Span, debug, debug_span, error, field};
 
 use super::{
     Shared,
+    linger::linger,
     pace::{self, OnStreams},
 };
 use crate::{
@@ -20,7 +21,7 @@ use crate::{
     handler::{Connection, HandlerError, Permit},
     phase::{Activity, Pace, Phase},
     tls::{self, QuicHandshake},
-    transport::{Accepting, CLOSING_PERIOD, Link, StreamCredit, Unproven, Whereabouts},
+    transport::{Accepting, Kept, Link, StreamCredit, Unproven, Whereabouts},
     trust::{Denial, Guard},
     woken::once_woken,
 };
@@ -79,9 +80,9 @@ pub(super) async fn accept_quic(
         // A socket on all addresses learns from each packet which one it came to.
         let bound = Some(local.ip()).filter(|ip| !ip.is_unspecified());
         let reach = Reach::of(incoming.local_ip().or(bound), remote.ip());
-        let (server, whereabouts) = config.from(remote, reach, &incoming.orig_dst_cid());
+        let (server, whereabouts, kept) = config.from(remote, reach, &incoming.orig_dst_cid());
         let accepting = (server, whereabouts, config.unproven(&incoming));
-        let path = quic(Arc::clone(&shared), incoming, local, accepting, place, activity);
+        let path = quic(Arc::clone(&shared), incoming, local, accepting, kept, place, activity);
         let span = conn_span(Carrier::Quic, remote);
         shared.connections.spawn(path.instrument(span));
     }
@@ -93,16 +94,17 @@ enum Place {
     Waits(Waiting),
 }
 
-/// One QUIC connection, from its first packet to its end.
+/// One QUIC connection, from its first packet until quinn has let go of it.
 async fn quic(
     shared: Arc<Shared>,
     incoming: quinn::Incoming,
     local: SocketAddr,
     accepting: (Arc<quinn::ServerConfig>, Arc<Whereabouts>, Option<Unproven>),
+    kept: Kept,
     place: Place,
     activity: Activity,
 ) {
-    let began = Instant::now();
+    let (began, address) = (Instant::now(), incoming.remote_address().ip());
     let mut deadline = began + shared.limits.load().handshake_deadline;
     let slot = match place {
         Place::Shakes(slot) => slot,
@@ -124,24 +126,23 @@ async fn quic(
     // Boxed, because its state is large and a connection would keep the room for it all its life.
     let shaking = Box::pin(shake(&shared, incoming, local, accepting, deadline));
     let shaken = tokio::select! {
-        shaken = shaking => shaken,
-        why = shared.handshake_ends(&activity) => return shared.handshake_failed(&why),
+        shaken = shaking => shaken.map_err(Some),
+        why = shared.handshake_ends(&activity) => {
+            shared.handshake_failed(&why);
+            Err(None)
+        }
     };
-    match shaken {
+    let lingering = match shaken {
         Ok(Some((link, facts))) => {
+            let shared = Arc::clone(&shared);
             established_link(shared, link, facts, began.elapsed(), slot, activity).await;
+            None
         }
-        Ok(None) => {}
-        Err(failure) => {
-            slot.failed(failure);
-            // As long as quinn keeps what it closes, it counts: who fails on purpose, again and again, may
-            // have no more of them than who shakes hands.
-            tokio::select! {
-                () = tokio::time::sleep(CLOSING_PERIOD) => {}
-                () = shared.draining.cancelled() => {}
-            }
-        }
-    }
+        Ok(None) => Some(slot.lingers(None)),
+        Err(failure) => Some(slot.lingers(failure)),
+    };
+    // A task of its own, because this one's state is large.
+    shared.connections.spawn(linger(Arc::clone(&shared), lingering, address, kept));
 }
 
 /// The handshake of one QUIC connection; `None` if it answered a challenge. Either is counted.

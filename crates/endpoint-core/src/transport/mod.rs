@@ -9,6 +9,7 @@ mod credit;
 #[cfg(any(feature = "acme", feature = "http3"))]
 pub(crate) mod fetch;
 mod frames;
+mod kept;
 mod keys;
 mod link;
 mod network;
@@ -34,6 +35,7 @@ mod whereabouts;
 pub(crate) use self::{
     amplification::Unproven,
     credit::StreamCredit,
+    kept::Kept,
     keys::ListenKeys,
     link::{Link, Question, QuicLink, from_quinn, without_peers_text},
     network::of_system,

@@ -14,6 +14,7 @@ use super::{
     Qlog,
     amplification::{Counted, Unproven},
     credit::INITIAL_STREAMS,
+    kept::{Following, Kept},
     keys::ListenKeys,
     network::{Network, of_system},
     whereabouts::Whereabouts,
@@ -63,8 +64,9 @@ const MTU_STEP: u16 = 20;
 const PACKET_THRESHOLD: u32 = 3;
 const TIME_THRESHOLD: f32 = 9.0 / 8.0;
 const INITIAL_RTT: Duration = Duration::from_millis(333);
-/// For how long a connection is kept that ends before its round trip was measured: three times the timeout of
-/// a probe, which is the round trip and four times its variation, half of it (RFC 9000 §10.2, RFC 9002 §6.2).
+/// For how long a connection is kept at the least that ends before its round trip was measured: three times the
+/// timeout of a probe, which is the round trip and four times its variation, half of it (RFC 9000 §10.2, RFC 9002
+/// §6.2). Most others are kept for less.
 pub(crate) const CLOSING_PERIOD: Duration = INITIAL_RTT.saturating_mul(9);
 /// RFC 9002 §7.6.1: lost probes after which a path is taken for new.
 const PERSISTENT_CONGESTION: u32 = 3;
@@ -108,14 +110,14 @@ pub(crate) struct Accepting {
 }
 
 impl Accepting {
-    /// For a connection of that reach from `remote`, and what follows where it goes: that is a part of its
-    /// transport parameters, so each connection has its own copy of them.
+    /// For a connection of that reach from `remote`, what follows where it goes, and until when quinn keeps it:
+    /// those are a part of its transport parameters, so each connection has its own copy of them.
     pub(crate) fn from(
         &self,
         remote: SocketAddr,
         reach: Reach,
         id: &ConnectionId,
-    ) -> (Arc<ServerConfig>, Arc<Whereabouts>) {
+    ) -> (Arc<ServerConfig>, Arc<Whereabouts>, Kept) {
         let mut config = match reach {
             Reach::Loopback => self.inside.clone(),
             Reach::Everywhere => self.others.clone(),
@@ -123,12 +125,13 @@ impl Accepting {
         let window = strangers_window(&self.limits);
         let whereabouts = Arc::new(Whereabouts::new(remote, window));
         let mut transport = strangers_transport(&self.limits, is_loopback(remote.ip()));
-        transport.congestion_controller_factory(Arc::clone(&whereabouts) as _);
+        let (following, kept) = Following::new(Arc::clone(&whereabouts));
+        transport.congestion_controller_factory(Arc::new(following));
         if let Some(qlog) = &self.qlog {
             qlog.trace(&mut transport, |_| format!("{id}_server"));
         }
         config.transport_config(Arc::new(transport));
-        (Arc::new(config), whereabouts)
+        (Arc::new(config), whereabouts, kept)
     }
 
     /// Counts what goes to the address of `incoming` as long as nothing proves it (RFC 9000 §8.1).
