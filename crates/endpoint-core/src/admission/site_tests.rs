@@ -140,3 +140,22 @@ async fn what_everybody_keeps_in_memory_is_bounded_and_peers_come_in_all_the_sam
     door.turns();
     assert!(!door.shakes(&stranger) && door.shakes(&of_peer));
 }
+
+#[tokio::test(start_paused = true)]
+async fn an_exemption_acts_at_once_on_who_is_there() {
+    let mut door = Door::new(&Limits::default());
+    let here = v4(1, 1);
+    let guest = door.connect(here, Who::Stranger).unwrap();
+    let fail = |door: &mut Door| {
+        (0..100).for_each(|_| door.table.failed(guest.id, Failure::Key, door.now));
+        door.table.is_banned(guest.id, Category::Key, door.now)
+    };
+    let exempt = Limits::default().penalty_exempt([(v4(0, 0), 8)]);
+    door.table.set_limits(&exempt, door.now);
+    assert!(!fail(&mut door), "exempt");
+    door.table.set_limits(&Limits::default(), door.now);
+    assert!(!door.table.is_banned(guest.id, Category::Key, door.now), "nothing was booked");
+    assert!(fail(&mut door));
+    door.table.set_limits(&exempt, door.now);
+    assert!(!door.table.is_banned(guest.id, Category::Key, door.now), "exempt again");
+}

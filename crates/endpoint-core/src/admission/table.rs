@@ -72,13 +72,13 @@ pub(super) struct Lane {
 /// One arrival.
 #[derive(Debug)]
 pub(super) struct Entry {
+    address: IpAddr,
     pub(super) source: Source,
     pub(super) carrier: Carrier,
     pub(super) activity: Activity,
     pub(super) stage: Stage,
     /// Whether a peer was authorised from its address when it arrived.
     pub(super) known: bool,
-    exempt: bool,
     bytes: usize,
 }
 
@@ -130,12 +130,12 @@ impl Table {
         let id = self.next_id;
         self.next_id += 1;
         let entry = Entry {
+            address: arrival.address,
             source,
             carrier: arrival.carrier,
             activity: arrival.activity,
             stage,
             known: self.reserve.holds(source.address(), now),
-            exempt: self.budget.is_exempt(arrival.address),
             bytes: 0,
         };
         if let Some(kind) = entry.kind() {
@@ -280,18 +280,21 @@ impl Table {
         fits.then_some(()).ok_or(Refusal::Full)
     }
 
-    /// Whether an address may shake no hands for a while, because it keeps failing.
-    fn is_shut_out(&self, address: IpAddr, now: Instant) -> bool {
+    /// Whether an address is refused for what it did of this category.
+    fn is_shut_out(&self, address: IpAddr, category: Category, now: Instant) -> bool {
         let place = Source::of(address).address();
-        self.records.is_banned(place, Category::Handshake, now)
-            && !self.budget.is_exempt(address)
-            && !self.reserve.holds(place, now)
+        self.records.is_banned(place, category, now) && !self.is_spared(address, now)
+    }
+
+    /// Whether nothing is booked on an address and nothing refused to it: by the operator's word, or because a
+    /// peer was authorised from there.
+    fn is_spared(&self, address: IpAddr, now: Instant) -> bool {
+        self.budget.is_exempt(address) || self.reserve.holds(Source::of(address).address(), now)
     }
 
     fn book(&mut self, id: Id, failure: Failure, now: Instant) {
         let Some(entry) = self.entries.get(&id) else { return };
-        let spared = entry.exempt || self.reserve.holds(entry.source.address(), now);
-        if !spared {
+        if !self.is_spared(entry.address, now) {
             self.records.book(entry.source, failure, &self.budget, now);
         }
     }
@@ -318,7 +321,7 @@ impl Entry {
 impl Filter for Table {
     fn arrive(&mut self, arrival: Arrival, now: Instant) -> Result<Id, Refusal> {
         let source = Source::of(arrival.address);
-        if self.is_shut_out(arrival.address, now) {
+        if self.is_shut_out(arrival.address, Category::Handshake, now) {
             return Err(Refusal::Penalised);
         }
         let kind = Kind::Waiting(arrival.carrier);
@@ -377,7 +380,7 @@ impl Filter for Table {
     fn proven(&mut self, arrival: Arrival, who: Who, now: Instant) -> Result<Id, Refusal> {
         let source = Source::of(arrival.address);
         // Its address was not proven when it came; whoever shows a key with a grant is no part of the ban.
-        if who == Who::Stranger && self.is_shut_out(arrival.address, now) {
+        if who == Who::Stranger && self.is_shut_out(arrival.address, Category::Handshake, now) {
             return Err(Refusal::Penalised);
         }
         let known = self.reserve.holds(source.address(), now);
@@ -415,12 +418,8 @@ impl Filter for Table {
     }
 
     fn is_banned(&self, id: Id, category: Category, now: Instant) -> bool {
-        self.entries.get(&id).is_some_and(|entry| {
-            let address = entry.source.address();
-            self.records.is_banned(address, category, now)
-                && !entry.exempt
-                && !self.reserve.holds(address, now)
-        })
+        let entry = self.entries.get(&id);
+        entry.is_some_and(|entry| self.is_shut_out(entry.address, category, now))
     }
 
     fn gone(&mut self, id: Id, end: End, now: Instant) {
