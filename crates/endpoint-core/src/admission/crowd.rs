@@ -23,7 +23,11 @@ impl Table {
         match entry.stage {
             Stage::Silent => entry.activity.feel(self.crowd_before(entry.source, entry.carrier)),
             Stage::Connected(Who::Stranger) => entry.activity.feel(self.crowd_of_strangers()),
-            _ => {}
+            Stage::Waiting
+            | Stage::Shaking { .. }
+            | Stage::Connected(Who::Known)
+            | Stage::Closing
+            | Stage::Leaving { .. } => {}
         }
     }
 

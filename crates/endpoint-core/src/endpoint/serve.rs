@@ -116,7 +116,7 @@ async fn quic(
             match turn {
                 Ok(Some(slot)) => slot,
                 // The client sends its first flight again if it still wants to.
-                _ => return incoming.ignore(),
+                Ok(None) | Err(_) => return incoming.ignore(),
             }
         }
     };

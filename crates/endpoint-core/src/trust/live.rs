@@ -210,10 +210,8 @@ impl Live {
     /// Denies a connection for good; `false` if it was denied before.
     fn deny(&self, entry: &Entry, denial: Denial) -> bool {
         let code = denial.code(entry.approval.get().is_some());
-        let limit = match denial {
-            Denial::TooManyConnections { limit } => Some(limit),
-            _ => None,
-        };
+        let limit =
+            if let Denial::TooManyConnections { limit } = denial { Some(limit) } else { None };
         if entry.denial.set(denial).is_err() {
             return false;
         }

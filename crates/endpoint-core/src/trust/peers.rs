@@ -249,7 +249,7 @@ impl AuthorizedPeers {
         let doubt = match &state.doubt {
             Some(doubt) if doubt.nobody => return None,
             Some(doubt) if !state.grants.is_empty() => Some(doubt.since),
-            _ => None,
+            Some(_) | None => None,
         };
         doubt.into_iter().chain(busy).min().map(|since| since + GRACE)
     }

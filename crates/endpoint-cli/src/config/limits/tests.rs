@@ -15,7 +15,9 @@ fn example() -> String {
         let unless = limit.follows.map(|what| format!(" Unless set, {what}.")).unwrap_or_default();
         let range = match limit.kind {
             Kind::Networks { .. } => String::new(),
-            _ => format!(" {}.", sentence(&limit.range())),
+            Kind::Number { .. } | Kind::Time { .. } | Kind::Size { .. } => {
+                format!(" {}.", sentence(&limit.range()))
+            }
         };
         for line in wrapped(&format!("{}{unless}{range}", limit.about), 110) {
             text.push_str(&format!("# {line}\n"));
