@@ -95,7 +95,7 @@ pub enum Command {
   endpoint serve --listen [::]:4433
   endpoint serve --listen 127.0.0.1:0 --json
 
-SIGHUP reloads who is trusted, SIGTERM drains, a second SIGTERM ends at once.")]
+SIGHUP reloads peers, certificates and [limits]; SIGTERM drains; a second SIGTERM ends at once.")]
     Serve(Serve),
     /// Show, make, import or replace the identity key
     #[command(

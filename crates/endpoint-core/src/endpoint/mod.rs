@@ -213,7 +213,8 @@ impl Endpoint {
     ///
     /// Those of admission hold at once, times and numbers of one connection from the next connection on.
     /// [`Limits::answer_bytes`], [`Limits::retired_ids_per_minute`] and those of transport (idle timeout,
-    /// keep-alive, windows, buffers, dialling) stay what they were when the endpoint was bound.
+    /// keep-alive, windows, buffers, dialling) stay what they were when the endpoint was bound; only the window of
+    /// a connection that gets a grant is the new one.
     pub fn set_limits(&self, limits: Limits) -> usize {
         let shared = &self.0.shared;
         let limits = Arc::new(limits);
