@@ -21,14 +21,14 @@ fn retire(sequence: u64) -> Vec<u8> {
 }
 
 /// A client that may hold as many ids as it likes.
-fn greedy(server: SocketAddr) -> Quic {
+pub fn greedy(server: SocketAddr) -> Quic {
     let mut hello = Hello::default();
     hello.parameters.push((0x0e, varint(1_000_000)));
     Quic::connect_with(server, &hello)
 }
 
 /// Retires ids as they come, for so long or until it is closed; `guess` also those that will come next.
-fn harvest(quic: &mut Quic, patience: Duration, guess: bool) {
+pub fn harvest(quic: &mut Quic, patience: Duration, guess: bool) {
     let ends = Instant::now() + patience;
     let mut told = 0;
     while quic.closed.is_none() && Instant::now() < ends {

@@ -7,6 +7,7 @@ mod drain;
 mod h3_floods;
 mod harvest;
 mod http2;
+mod kill;
 mod memory;
 mod quic;
 mod raw;
