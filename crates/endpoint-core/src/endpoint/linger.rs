@@ -25,7 +25,7 @@ pub(super) async fn linger(
         let _lingering = match lingering {
             Some(lingering) => lingering,
             // Those that were served are gone within moments as a rule, and many may come from one address.
-            None if timeout(CLOSING_PERIOD, kept.over()).await.is_ok() => return,
+            None if !kept.is_long() && timeout(CLOSING_PERIOD, kept.over()).await.is_ok() => return,
             None => shared.gate.lingers(address),
         };
         kept.over().await;

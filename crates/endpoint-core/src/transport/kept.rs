@@ -10,16 +10,24 @@ use std::{fmt, sync::Arc, time::Instant};
 use quinn::congestion::{Controller, ControllerFactory};
 use tokio_util::sync::{CancellationToken, DropGuard};
 
-use super::whereabouts::Whereabouts;
+use super::{quic::INITIAL_RTT, whereabouts::Whereabouts};
 
-/// Whether quinn still keeps one accepted connection. Cheap to clone; the clones are one.
-#[derive(Clone, Debug)]
-pub(crate) struct Kept(CancellationToken);
+/// Whether quinn still keeps one accepted connection.
+#[derive(Debug)]
+pub(crate) struct Kept {
+    over: CancellationToken,
+    whereabouts: Arc<Whereabouts>,
+}
 
 impl Kept {
     /// Waits until it does not.
     pub(crate) async fn over(&self) {
-        self.0.cancelled().await;
+        self.over.cancelled().await;
+    }
+
+    /// Whether it will be for longer than one whose round trip nobody knows.
+    pub(crate) fn is_long(&self) -> bool {
+        self.whereabouts.round_trip() > INITIAL_RTT
     }
 }
 
@@ -32,7 +40,8 @@ pub(super) struct Following {
 impl Following {
     pub(super) fn new(whereabouts: Arc<Whereabouts>) -> (Self, Kept) {
         let over = CancellationToken::new();
-        (Self { whereabouts, _kept: over.clone().drop_guard() }, Kept(over))
+        let guard = over.clone().drop_guard();
+        (Self { whereabouts: Arc::clone(&whereabouts), _kept: guard }, Kept { over, whereabouts })
     }
 }
 

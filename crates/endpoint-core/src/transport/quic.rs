@@ -63,7 +63,7 @@ const MTU_STEP: u16 = 20;
 /// RFC 9002 §6.1 and §6.2: when a packet is taken for lost, and the round trip before one was measured.
 const PACKET_THRESHOLD: u32 = 3;
 const TIME_THRESHOLD: f32 = 9.0 / 8.0;
-const INITIAL_RTT: Duration = Duration::from_millis(333);
+pub(super) const INITIAL_RTT: Duration = Duration::from_millis(333);
 /// For how long a connection is kept at the least that ends before its round trip was measured: three times the
 /// timeout of a probe, which is the round trip and four times its variation, half of it (RFC 9000 §10.2, RFC 9002
 /// §6.2). Most others are kept for less.

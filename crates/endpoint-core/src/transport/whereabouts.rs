@@ -19,7 +19,7 @@ use std::{
         Arc, Mutex, PoisonError,
         atomic::{AtomicU32, AtomicU64, Ordering},
     },
-    time::Instant,
+    time::{Duration, Instant},
 };
 
 use quinn::congestion::{Controller, ControllerFactory, ControllerMetrics, Cubic, CubicConfig};
@@ -41,6 +41,8 @@ pub(crate) struct Whereabouts {
     /// Told at each new path, and when one is heard of for the first time.
     news: Notify,
     trail: Mutex<Trail>,
+    /// The round trip in microseconds, at the newest acknowledgement; the longer of the last one and their mean.
+    round_trip: AtomicU64,
     /// Bytes of the connection's receive window, which quinn does not tell.
     window: AtomicU32,
 }
@@ -55,6 +57,7 @@ impl Whereabouts {
             settled: AtomicU64::new(HANDSHAKE),
             news: Notify::new(),
             trail: Mutex::new(Trail::new(remote)),
+            round_trip: AtomicU64::new(0),
             window: AtomicU32::new(window),
         }
     }
@@ -65,6 +68,11 @@ impl Whereabouts {
 
     pub(super) fn set_window(&self, bytes: u32) {
         self.window.store(bytes, Ordering::Relaxed);
+    }
+
+    /// The round trip as it was last measured; zero before that.
+    pub(super) fn round_trip(&self) -> Duration {
+        Duration::from_micros(self.round_trip.load(Ordering::Relaxed))
     }
 
     /// Waits until there is something new to look at.
@@ -222,6 +230,8 @@ impl Controller for OnPath {
                 self.whereabouts.news.notify_one();
             }
         }
+        let micros = u64::try_from(rtt.conservative().as_micros()).unwrap_or(u64::MAX);
+        self.whereabouts.round_trip.store(micros, Ordering::Relaxed);
         self.cubic.on_ack(now, sent, bytes, app_limited, rtt);
     }
 
