@@ -19,6 +19,8 @@ use tokio::{
     net::TcpSocket,
 };
 
+/// How long acknowledgements are held back; a handshake has ten seconds.
+const HELD_BACK: Duration = Duration::from_secs(4);
 /// For how long a member waits for an answer.
 const PATIENCE: Duration = Duration::from_secs(3);
 
@@ -37,6 +39,9 @@ pub enum Way {
     ProvesOnly,
     /// Shakes hands over QUIC for a protocol that nobody serves, which fails at once, and so without a pause.
     Unserved,
+    /// Holds its acknowledgements back before it shakes hands over QUIC, and closes: what is kept of it is kept
+    /// for nine times as long.
+    Late,
 }
 
 /// The ways of which each takes up room for a while.
@@ -134,6 +139,7 @@ async fn keep_on(server: SocketAddr, way: Way, places: Arc<Places>) {
             Way::Shaken => shaken(server, place, &places).await,
             Way::FirstFlight => datagrams(server, place, &places, false).await,
             Way::ProvesOnly => datagrams(server, place, &places, true).await,
+            Way::Late => late(server, place, &places).await,
             Way::Unserved => {
                 unserved(server, place, &places).await;
                 continue;
@@ -217,4 +223,76 @@ async fn datagrams(
     }
     tokio::time::sleep(Duration::from_secs(2)).await;
     Ok(())
+}
+
+/// A QUIC client that reads the answer to its first flight long after it came.
+async fn late(server: SocketAddr, place: IpAddr, places: &Places) -> std::io::Result<()> {
+    let socket = UdpSocket::bind((place, 0))?;
+    socket.set_nonblocking(true)?;
+    let socket = tokio::net::UdpSocket::from_std(socket)?;
+    places.used(place);
+    let mut client = Dial::new(server);
+    client.send(&socket).await?;
+    let mut packet = [0; 2048];
+    let mut heard = Vec::new();
+    let mut waits = tokio::time::Instant::now() + PATIENCE;
+    while let Ok(read) = tokio::time::timeout_at(waits, socket.recv(&mut packet)).await {
+        let data = BytesMut::from(&packet[..read?]);
+        // RFC 9000 §17.2.5: a long header whose type is 3 is a Retry.
+        if data[0] & 0xf0 == 0xf0 {
+            client.take(data);
+            client.send(&socket).await?;
+        } else {
+            if heard.is_empty() {
+                waits = tokio::time::Instant::now() + HELD_BACK;
+            }
+            // What is sent again comes after it.
+            if heard.len() < FIRST_ANSWER {
+                heard.push(data);
+            }
+        }
+    }
+    heard.into_iter().for_each(|data| client.take(data));
+    client.send(&socket).await?;
+    client.connection.close(Instant::now(), 0_u32.into(), bytes::Bytes::new());
+    client.send(&socket).await
+}
+
+/// Datagrams of a server's first flight.
+const FIRST_ANSWER: usize = 2;
+
+/// A dialled connection without a driver.
+struct Dial {
+    endpoint: quinn_proto::Endpoint,
+    connection: quinn_proto::Connection,
+    server: SocketAddr,
+}
+
+impl Dial {
+    fn new(server: SocketAddr) -> Self {
+        let mut endpoint =
+            quinn_proto::Endpoint::new(Arc::new(EndpointConfig::default()), None, false, None);
+        let config = Client::new(&[b"h3"]).wants_x509().quic();
+        let dialled = endpoint.connect(Instant::now(), config, server, "localhost");
+        let (_handle, connection) = dialled.expect("a dial begins");
+        Self { endpoint, connection, server }
+    }
+
+    fn take(&mut self, data: BytesMut) {
+        let mut answer = Vec::new();
+        let event =
+            self.endpoint.handle(Instant::now(), self.server, None, None, data, &mut answer);
+        if let Some(DatagramEvent::ConnectionEvent(_, event)) = event {
+            self.connection.handle_event(event);
+        }
+    }
+
+    async fn send(&mut self, socket: &tokio::net::UdpSocket) -> std::io::Result<()> {
+        let mut buffer = Vec::new();
+        while self.connection.poll_transmit(Instant::now(), 1, &mut buffer).is_some() {
+            socket.send_to(&buffer, self.server).await?;
+            buffer.clear();
+        }
+        Ok(())
+    }
 }

@@ -70,6 +70,10 @@ const SMALL: &str = "[limits]\nhandshakes_in_flight = 64\nconnections = 400\n";
 const WEAKENED: &str = "[limits]\nhandshakes_in_flight = 100000\nhandshakes_per_address = 100000\n\
     handshakes_per_prefix = 100000\nunvalidated_in_flight = 100000\n";
 
+fn a_while() -> Duration {
+    Duration::from_secs(count(6, 60) as u64)
+}
+
 /// A crowd at the program.
 struct Met {
     /// By how many bytes the program grew.
@@ -77,9 +81,16 @@ struct Met {
     served: Served,
 }
 
-/// What the program with this configuration makes of a crowd, which goes on until it has come from everywhere
-/// and made the program grow by `more` bytes.
-async fn meet(config: &str, places: Vec<IpAddr>, ways: &[Way], members: usize, more: u64) -> Met {
+/// What the program with this configuration makes of a crowd, which goes on for as long as it `lasts` and until it
+/// has come from everywhere and made the program grow by `more` bytes.
+async fn meet(
+    config: &str,
+    places: Vec<IpAddr>,
+    ways: &[Way],
+    members: usize,
+    lasts: Duration,
+    more: u64,
+) -> Met {
     let machine = Machine::new(env!("CARGO_BIN_EXE_endpoint-under-test"));
     let root = machine.state().parent().unwrap().join("www");
     std::fs::create_dir_all(&root).unwrap();
@@ -92,7 +103,6 @@ async fn meet(config: &str, places: Vec<IpAddr>, ways: &[Way], members: usize, m
 
     let before = server.status_bytes("VmRSS");
     let crowd = Crowd::gather(address, places, ways, members);
-    let lasts = Duration::from_secs(count(6, 60) as u64);
     let grown = || server.status_bytes("VmHWM").saturating_sub(before);
     let goes_on = || crowd.places_used() < crowd.places() || grown() < more;
     let served = keep_asking(address, lasts, goes_on).await;
@@ -120,10 +130,10 @@ async fn meet(config: &str, places: Vec<IpAddr>, ways: &[Way], members: usize, m
 async fn a_crowd_makes_the_program_grow_by_no_more_than_32_mib() {
     let _alone = ALONE.lock().await;
     let places = || many_prefixes(count(1_000, 10_000));
-    let Met { grown, .. } = meet(SMALL, places(), &WAYS, 100, 0).await;
+    let Met { grown, .. } = meet(SMALL, places(), &WAYS, 100, a_while(), 0).await;
     if long() {
         assert!(grown <= MOST_GROWTH, "{grown} bytes more");
-        let Met { grown, .. } = meet("", places(), &WAYS, 100, 0).await;
+        let Met { grown, .. } = meet("", places(), &WAYS, 100, a_while(), 0).await;
         assert!(grown <= MOST_GROWTH, "{grown} bytes more");
     }
 }
@@ -132,11 +142,27 @@ async fn a_crowd_makes_the_program_grow_by_no_more_than_32_mib() {
 async fn handshakes_that_fail_on_purpose_hold_no_more_than_others() {
     let _alone = ALONE.lock().await;
     let one = || vec![IpAddr::from([127, 0, 0, 9])];
-    let Met { grown, served } = meet("", one(), &[Way::Unserved], 300, 0).await;
+    let Met { grown, served } = meet("", one(), &[Way::Unserved], 300, a_while(), 0).await;
     assert!(served.failures.is_empty(), "{:#?}", served.failures);
     assert!(grown <= MOST_GROWTH, "{grown} bytes more");
     // The twin, where nothing stops them but the core's speed.
     let more = grown + grown / 4;
-    let Met { grown: most, .. } = meet(WEAKENED, one(), &[Way::Unserved], 300, more).await;
+    let Met { grown: most, .. } =
+        meet(WEAKENED, one(), &[Way::Unserved], 300, a_while(), more).await;
+    assert!(most >= more, "{most} bytes without limits, {grown} with them");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn connections_that_end_with_long_round_trips_hold_no_more_than_others() {
+    let _alone = ALONE.lock().await;
+    let one = || vec![IpAddr::from([127, 0, 0, 9])];
+    // Time for more than one of each member.
+    let lasts = Duration::from_secs(count(15, 60) as u64);
+    let Met { grown, served } = meet("", one(), &[Way::Late], 300, lasts, 0).await;
+    assert!(served.failures.is_empty(), "{:#?}", served.failures);
+    assert!(grown <= MOST_GROWTH, "{grown} bytes more");
+    // The twin, where nothing stops them but their own number.
+    let more = grown + grown / 4;
+    let Met { grown: most, .. } = meet(WEAKENED, one(), &[Way::Late], 300, lasts, more).await;
     assert!(most >= more, "{most} bytes without limits, {grown} with them");
 }
