@@ -48,6 +48,11 @@ pub struct Outcome {
     pub trace: (u64, Vec<String>),
 }
 
+/// When everything is given back. An acknowledgement that a path without connection held up for twelve seconds makes
+/// a probe timeout of half a minute, and a connection lives on for three of these after its last word and is kept
+/// for three more after its end (RFC 9000 §10.1, §10.2).
+const GIVEN_BACK: Duration = Duration::from_secs(180);
+
 /// Where every peer listens.
 pub const PORT: u16 = 4433;
 
@@ -287,8 +292,7 @@ impl World {
 
     /// Everything that a connection cost is given back once it has ended; then the endpoints end too.
     async fn clear(&self) {
-        sleep(if self.weakness == Weakness::Patient { MESSAGE } else { Duration::from_secs(45) })
-            .await;
+        sleep(if self.weakness == Weakness::Patient { MESSAGE } else { GIVEN_BACK }).await;
         for peer in &self.peers {
             let Some(endpoint) = peer.endpoint.lock().await.take() else { continue };
             let held = endpoint.held();
