@@ -2,7 +2,6 @@
 
 use std::time::Duration;
 
-mod crowd;
 mod drain;
 mod honest;
 mod kinds;

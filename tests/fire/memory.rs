@@ -6,7 +6,9 @@ use std::{
 };
 
 use endpoint_tests::{
-    count, http as client, long,
+    count,
+    crowd::{Crowd, WAYS, Way},
+    http as client, long,
     machine::Machine,
     wire::{Client, socket_at},
 };
@@ -15,7 +17,6 @@ use http::Version;
 
 use crate::{
     ALONE,
-    crowd::{Crowd, WAYS, Way},
     honest::{PATIENCE, Served},
     strangers::many_prefixes,
 };

@@ -14,7 +14,9 @@ use std::{
 
 use endpoint_core::{Limits, event::CounterSnapshot};
 use endpoint_tests::{
-    count, long,
+    count,
+    crowd::{Crowd, WAYS, Way},
+    long,
     node::{Server, identity},
     until,
     wire::{Client, socket_at},
@@ -27,7 +29,6 @@ use tokio_rustls::TlsConnector;
 
 use crate::{
     ALONE,
-    crowd::{Crowd, WAYS, Way},
     honest::{PATIENCE, Served, client, over_quic, over_tcp},
 };
 

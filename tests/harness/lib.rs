@@ -1,6 +1,7 @@
 //! What the tests share: endpoints on free ports of loopback, hostile clients, the program as a process.
 
 pub mod chance;
+pub mod crowd;
 pub mod exchange;
 pub mod faults;
 pub mod faulty_ca;

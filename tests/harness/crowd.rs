@@ -12,12 +12,14 @@ use std::{
 };
 
 use bytes::BytesMut;
-use endpoint_tests::wire::{Client, socket_at};
 use quinn_proto::{ConnectionHandle, DatagramEvent, EndpointConfig};
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
     net::TcpSocket,
+    task::JoinSet,
 };
+
+use crate::wire::{Client, socket_at};
 
 /// How long acknowledgements are held back; a handshake has ten seconds.
 const HELD_BACK: Duration = Duration::from_secs(4);
@@ -89,12 +91,16 @@ impl Crowd {
                 .build()
                 .expect("a runtime");
             runtime.block_on(async {
+                let mut tasks = JoinSet::new();
                 for way in ways {
                     for _ in 0..members {
-                        tokio::spawn(keep_on(server, way, Arc::clone(&from)));
+                        tasks.spawn(keep_on(server, way, Arc::clone(&from)));
                     }
                 }
                 while !over.load(Ordering::Relaxed) {
+                    while let Some(ended) = tasks.try_join_next() {
+                        ended.expect("a member goes on");
+                    }
                     tokio::time::sleep(Duration::from_millis(20)).await;
                 }
             });
@@ -124,9 +130,9 @@ impl Crowd {
 impl Drop for Crowd {
     fn drop(&mut self) {
         self.ends.store(true, Ordering::Relaxed);
-        if let Some(thread) = self.thread.take() {
-            let _ = thread.join();
-        }
+        let Some(thread) = self.thread.take() else { return };
+        let failed = thread.join().is_err();
+        assert!(!failed || std::thread::panicking(), "a member of the crowd failed; see above");
     }
 }
 
