@@ -8,6 +8,7 @@ mod commands;
 mod dark;
 mod example;
 mod faults;
+mod fire;
 mod guard;
 mod processes;
 #[allow(dead_code, reason = "shared with the test binary `interop`, which needs more of it")]
