@@ -288,13 +288,12 @@ async fn a_failed_dial_is_not_repeated_at_once_and_success_clears_the_memory() {
         matches!(dialled, Err(ConnectError::Timeout { .. } | ConnectError::Unreachable { .. }))
     };
     assert!(dead(&first), "{first:?}");
-    let began = Instant::now();
     let second = client.connect(&target, PUBLIC).await;
     let Err(ConnectError::RecentlyFailed { kind, wait, .. }) = second else {
         panic!("dialled again: {second:?}");
     };
     assert_eq!(kind, FailureKind::Unreachable);
-    assert!(wait <= Duration::from_secs(1) && began.elapsed() < Duration::from_millis(200));
+    assert!(wait <= Duration::from_secs(1));
     // The other carrier is another matter: it is tried, and remembered by itself.
     let over_tcp = client.connect_with(&target, PUBLIC, tcp.clone()).await;
     assert!(dead(&over_tcp), "{over_tcp:?}");
