@@ -62,11 +62,6 @@ impl Room {
         self.total - self.reserved
     }
 
-    /// Of what has ended and is still in memory, so much keeps strangers waiting.
-    pub(crate) fn most_closing(&self) -> usize {
-        self.total.saturating_mul(4)
-    }
-
     /// Up to here nobody asks for shares: there is room for others, and a burst is no attack.
     pub(crate) fn spare(&self) -> usize {
         self.open() - self.open() / 4

@@ -27,6 +27,7 @@ impl Table {
             | Stage::Shaking { .. }
             | Stage::Connected(Who::Known)
             | Stage::Closing
+            | Stage::Lingering
             | Stage::Leaving { .. } => {}
         }
     }

@@ -83,11 +83,11 @@ pub(crate) trait Filter: fmt::Debug + Send {
     /// is gone.
     fn closing(&mut self, id: Id, failure: Option<Failure>, now: Instant);
 
-    /// The same for what was a connection from there.
+    /// What came from there has ended, and holds its memory for long.
     fn lingers(&mut self, address: IpAddr, now: Instant) -> Id;
 
     /// Whether there is so much of that that everybody has to prove an address beforehand.
-    fn is_full_of_closing(&self) -> bool;
+    fn is_full_of_lingering(&self) -> bool;
 
     /// Whether its address is banned from this.
     fn is_banned(&self, id: Id, category: Category, now: Instant) -> bool;

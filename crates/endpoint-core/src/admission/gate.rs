@@ -44,7 +44,7 @@ struct Inner {
     counters: Arc<Counters>,
     closed: AtomicBool,
     /// What has ended is so much that nobody comes in without proof; of the last question.
-    full_of_closing: AtomicBool,
+    full_of_lingering: AtomicBool,
     /// Told when somebody begins to wait.
     waits: Notify,
 }
@@ -67,7 +67,7 @@ impl Gate {
             unproven: Unproven::new(limits.unvalidated_in_flight),
             counters,
             closed: AtomicBool::new(false),
-            full_of_closing: AtomicBool::new(false),
+            full_of_lingering: AtomicBool::new(false),
             waits: Notify::new(),
         }))
     }
@@ -83,7 +83,7 @@ impl Gate {
 
     /// A handshake of an address that nobody has proven yet; `None`: ask for proof. Touches no table.
     pub(crate) fn unproven(&self, arrival: Arrival) -> Option<Slot> {
-        if self.0.full_of_closing.load(Ordering::Relaxed) {
+        if self.0.full_of_lingering.load(Ordering::Relaxed) {
             return None;
         }
         let slot = self.0.unproven.take(Source::of(arrival.address))?;
@@ -101,10 +101,10 @@ impl Gate {
         Ok(Waiting { ticket: Ticket::new(&self.0, id), activity })
     }
 
-    /// Counts what was a connection from `address`.
-    pub(crate) fn lingers(&self, address: IpAddr) -> Lingering {
+    /// Counts what came from `address`, has ended and is kept for long.
+    pub(crate) fn lingers(&self, address: IpAddr) -> Closing {
         let id = self.0.tell(|filter, now| filter.lingers(address, now));
-        Lingering(Held::Proven(Ticket::new(&self.0, id)))
+        Closing(Held::Proven(Ticket::new(&self.0, id)))
     }
 
     /// Takes other limits; gives how many connections without a grant that ended.
@@ -184,7 +184,7 @@ impl Inner {
             }
         }
         self.counters.gave_way.add(state.filter.gave_way());
-        self.full_of_closing.store(state.filter.is_full_of_closing(), Ordering::Relaxed);
+        self.full_of_lingering.store(state.filter.is_full_of_lingering(), Ordering::Relaxed);
     }
 
     /// Whether somebody waits still.
@@ -304,11 +304,11 @@ impl Slot {
     }
 
     /// The handshake is over, if by a fault of its own by `failure`, which is booked if its address is proven.
-    pub(crate) fn lingers(self, failure: Option<Failure>) -> Lingering {
+    pub(crate) fn closing(self, failure: Option<Failure>) -> Closing {
         if let Held::Proven(ticket) = &self.0 {
             ticket.gate.tell(|filter, now| filter.closing(ticket.id, failure, now));
         }
-        Lingering(self.0)
+        Closing(self.0)
     }
 }
 
@@ -316,7 +316,7 @@ impl Slot {
 /// nobody else.
 #[derive(Debug)]
 #[must_use = "dropped, it counts no more"]
-pub(crate) struct Lingering(#[allow(dead_code, reason = "held for its drop")] Held);
+pub(crate) struct Closing(#[allow(dead_code, reason = "held for its drop")] Held);
 
 /// The right to one connection; given back when dropped.
 #[derive(Debug)]

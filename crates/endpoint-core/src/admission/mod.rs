@@ -36,6 +36,6 @@ mod table_tests;
 
 pub(crate) use self::{
     filter::{Arrival, Refusal, Who},
-    gate::{ConnectionSlot, Gate, Lingering, Slot, Waiting},
+    gate::{Closing, ConnectionSlot, Gate, Slot, Waiting},
     penalty::Failure,
 };

@@ -29,10 +29,12 @@ pub(crate) enum Kind {
     Stranger,
     /// It has ended, and quinn keeps it for a while.
     Closing,
+    /// It has ended, and quinn keeps it for longer, because its peer made round trips long.
+    Lingering,
 }
 
 impl Kind {
-    const COUNT: usize = 6;
+    const COUNT: usize = 7;
 
     fn index(self) -> usize {
         match self {
@@ -42,6 +44,7 @@ impl Kind {
             Self::Shaking(Carrier::Tcp) => 3,
             Self::Stranger => 4,
             Self::Closing => 5,
+            Self::Lingering => 6,
         }
     }
 }

@@ -16,28 +16,30 @@ use super::{
 };
 use crate::facts::Carrier;
 
+/// What a site may keep for long of what has ended, whatever the number of handshakes: one for each of the 256
+/// addresses of IPv4 and a share fit in. All that strangers may keep is four times as much.
+pub(super) const SITE_LINGERING: usize = 512;
 /// Prefixes passed over in search of one that may have a turn.
 const PATIENCE: usize = 64;
 /// Silent handshakes that give way in one go.
 const GIVE_WAY_AT_ONCE: usize = 8;
-/// What a site or a wider prefix may keep in memory of what has ended, in shares of handshakes: one for each of
-/// a site's addresses fits in.
-const CLOSING_SHARES: usize = 4;
 /// Pause between two such goes.
 const PAUSE: std::time::Duration = std::time::Duration::from_millis(10);
 
-/// Whether too much of what has ended from there is still in memory. An address may keep its share of handshakes;
-/// one in a wider prefix that keeps more than its own share may keep none, so that it can still come.
+/// Whether too much of what has ended from there is still in memory. An address may keep its share of handshakes.
+/// Of what is kept for long, one in a wider prefix that keeps more than its own share may keep none, so that it
+/// can still come.
 fn keeps_too_many(records: &Records, room: &Room, prefix: Prefix) -> bool {
-    let closing = |prefix: Prefix| records.count(prefix, Kind::Closing);
+    let lingering = |prefix: Prefix| records.count(prefix, Kind::Lingering);
     match prefix.rank() {
         Rank::Address => {
-            let crowded = prefix.wider().any(|wider| closing(wider) >= room.share(wider));
-            closing(prefix) >= if crowded { 1 } else { room.share(prefix) }
+            let crowded = prefix.wider().any(|wider| lingering(wider) >= room.share(wider));
+            records.count(prefix, Kind::Closing) >= room.share(prefix)
+                || lingering(prefix) >= if crowded { 1 } else { room.share(prefix) }
         }
-        Rank::Site | Rank::Region | Rank::Provider => {
-            closing(prefix) >= room.share(prefix).saturating_mul(CLOSING_SHARES)
-        }
+        Rank::Site => lingering(prefix) >= SITE_LINGERING,
+        Rank::Region => lingering(prefix) >= 2 * SITE_LINGERING,
+        Rank::Provider => lingering(prefix) >= 3 * SITE_LINGERING,
     }
 }
 
@@ -92,9 +94,9 @@ impl Table {
             return None;
         }
         let others = lane.shaking.len() - lane.shaking_known;
-        let closing = records.total(Kind::Closing);
+        let lingering = records.total(Kind::Lingering);
         let others_fit =
-            !lane.others.is_empty() && others < room.open() && closing < room.most_closing();
+            !lane.others.is_empty() && others < room.open() && lingering < 4 * SITE_LINGERING;
         let known_first = lane.shaking_known < room.reserved || !lane.known_was_last || !others_fit;
         if !lane.known.is_empty() && known_first {
             lane.known_was_last = true;
@@ -105,7 +107,8 @@ impl Table {
             return None;
         }
         // What has ended takes room from nobody, but memory until it is gone.
-        let scarce = others >= room.spare() || closing >= room.total;
+        let closing = records.total(Kind::Closing);
+        let scarce = others >= room.spare() || closing + lingering >= room.total;
         let kind = Kind::Shaking(carrier);
         let over_its_share = |prefix: Prefix| {
             if keeps_too_many(records, &room, prefix) {

@@ -5,6 +5,7 @@ use std::net::IpAddr;
 use super::{
     filter::{End, Filter, Who},
     penalty::{Category, Failure},
+    shake::SITE_LINGERING,
     source::Source,
     table_tests::{Door, v4},
 };
@@ -115,8 +116,8 @@ async fn a_site_that_keeps_much_in_memory_leaves_room_for_its_other_addresses_an
     for (host, served) in [(1, false), (2, false), (63, false), (64, true), (250, true)] {
         assert_eq!(shakes(&mut door, v4(1, host)), served, "{host}");
     }
-    // Four shares of it, and the site waits; others do not.
-    here.extend(linger(&mut door, v4(1, 1), 4 * 128 - 128));
+    // More than one for each of its addresses and a share, and the site waits; others do not.
+    here.extend(linger(&mut door, v4(1, 1), SITE_LINGERING - 128));
     assert!(!shakes(&mut door, v4(1, 250)) && shakes(&mut door, v4(2, 1)));
     for id in here {
         door.table.gone(id, End::Fair, door.now);
@@ -129,13 +130,13 @@ async fn what_everybody_keeps_in_memory_is_bounded_and_peers_come_in_all_the_sam
     let mut door = Door::new(&Limits::default());
     let peer = door.connect(v4(1, 250), Who::Known).unwrap();
     door.table.authorised(peer.id, Fingerprint::of_spki(b"peer"), door.now);
-    assert!(!door.table.is_full_of_closing());
+    assert!(!door.table.is_full_of_lingering());
     // One from each of many sites.
-    for n in 0..4 * 512 {
+    for n in 0..4 * SITE_LINGERING {
         let address = IpAddr::from([10, (n >> 8) as u8, (n & 255) as u8, 1]);
         door.table.lingers(address, door.now);
     }
-    assert!(door.table.is_full_of_closing());
+    assert!(door.table.is_full_of_lingering());
     let (stranger, of_peer) = (door.ask(v4(9, 1)), door.ask(v4(1, 250)));
     door.turns();
     assert!(!door.shakes(&stranger) && door.shakes(&of_peer));

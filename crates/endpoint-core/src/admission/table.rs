@@ -92,6 +92,8 @@ pub(super) enum Stage {
     Connected(Who),
     /// It has ended, and what it was made of is still there.
     Closing,
+    /// The same for long.
+    Lingering,
     /// It was refused or gave way; it counts as nothing.
     Leaving {
         connection: bool,
@@ -178,7 +180,11 @@ impl Table {
                 lane.shaking.remove(&id);
                 lane.shaking_known -= usize::from(known);
             }
-            Stage::Silent | Stage::Connected(_) | Stage::Closing | Stage::Leaving { .. } => {}
+            Stage::Silent
+            | Stage::Connected(_)
+            | Stage::Closing
+            | Stage::Lingering
+            | Stage::Leaving { .. } => {}
         }
         if matches!(stage, Stage::Shaking { .. }) {
             lane.shaking.insert(id);
@@ -307,6 +313,7 @@ impl Entry {
             Stage::Shaking { .. } => Some(Kind::Shaking(self.carrier)),
             Stage::Connected(Who::Stranger) => Some(Kind::Stranger),
             Stage::Closing => Some(Kind::Closing),
+            Stage::Lingering => Some(Kind::Lingering),
             Stage::Connected(Who::Known) | Stage::Leaving { .. } => None,
         }
     }
@@ -410,11 +417,11 @@ impl Filter for Table {
 
     fn lingers(&mut self, address: IpAddr, now: Instant) -> Id {
         let arrival = Arrival { address, carrier: Carrier::Quic, activity: Activity::new(now) };
-        self.insert(arrival, Stage::Closing, now)
+        self.insert(arrival, Stage::Lingering, now)
     }
 
-    fn is_full_of_closing(&self) -> bool {
-        self.records.total(Kind::Closing) >= self.budget.handshakes.total / 2
+    fn is_full_of_lingering(&self) -> bool {
+        self.records.total(Kind::Lingering) >= self.budget.handshakes.total / 2
     }
 
     fn is_banned(&self, id: Id, category: Category, now: Instant) -> bool {

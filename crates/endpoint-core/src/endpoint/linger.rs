@@ -9,25 +9,26 @@ use tokio::time::timeout;
 
 use super::Shared;
 use crate::{
-    admission::Lingering,
+    admission::Closing,
     transport::{CLOSING_PERIOD, Kept},
 };
 
-/// As long as quinn keeps what has ended, it counts at its address: who fails on purpose, or makes its round
-/// trips long and comes again and again, may have no more of them than of handshakes.
+/// As long as quinn keeps what has ended, it counts at its address: a handshake that failed or was given up at once,
+/// everything else once it is kept for longer than is usual. Who fails on purpose, or makes its round trips long and
+/// comes again and again, may have no more of them than of handshakes.
 pub(super) async fn linger(
     shared: Arc<Shared>,
-    lingering: Option<Lingering>,
+    closing: Option<Closing>,
     address: IpAddr,
     kept: Kept,
 ) {
     let over = async {
-        let _lingering = match lingering {
-            Some(lingering) => lingering,
-            // Those that were served are gone within moments as a rule, and many may come from one address.
-            None if !kept.is_long() && timeout(CLOSING_PERIOD, kept.over()).await.is_ok() => return,
-            None => shared.gate.lingers(address),
-        };
+        // What was served is gone within moments as a rule, and much may come from one address.
+        if !kept.is_long() && timeout(CLOSING_PERIOD, kept.over()).await.is_ok() {
+            return;
+        }
+        let _lingering = shared.gate.lingers(address);
+        drop(closing);
         kept.over().await;
     };
     tokio::select! {

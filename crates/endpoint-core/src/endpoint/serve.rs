@@ -132,17 +132,17 @@ async fn quic(
             Err(None)
         }
     };
-    let lingering = match shaken {
+    let closing = match shaken {
         Ok(Some((link, facts))) => {
             let shared = Arc::clone(&shared);
             established_link(shared, link, facts, began.elapsed(), slot, activity).await;
             None
         }
-        Ok(None) => Some(slot.lingers(None)),
-        Err(failure) => Some(slot.lingers(failure)),
+        Ok(None) => Some(slot.closing(None)),
+        Err(failure) => Some(slot.closing(failure)),
     };
     // A task of its own, because this one's state is large.
-    shared.connections.spawn(linger(Arc::clone(&shared), lingering, address, kept));
+    shared.connections.spawn(linger(Arc::clone(&shared), closing, address, kept));
 }
 
 /// The handshake of one QUIC connection; `None` if it answered a challenge. Either is counted.
