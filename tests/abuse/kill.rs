@@ -195,17 +195,7 @@ fn weak() -> quinn::Endpoint {
     let mut config = quinn::EndpointConfig::new(Arc::new(key));
     let numbers = Arc::new(Mutex::new(0));
     config.cid_generator(move || Box::new(FewBits(Arc::clone(&numbers))));
-    let made = rcgen::generate_simple_self_signed(vec!["localhost".to_owned()]).unwrap();
-    let key = rustls_pki_types::PrivateKeyDer::Pkcs8(made.signing_key.serialize_der().into());
-    let mut tls = rustls::ServerConfig::builder_with_provider(wire::provider())
-        .with_safe_default_protocol_versions()
-        .unwrap()
-        .with_no_client_auth()
-        .with_single_cert(vec![made.cert.der().clone()], key)
-        .unwrap();
-    tls.alpn_protocols = vec![b"h3".to_vec()];
-    let crypto = quinn::crypto::rustls::QuicServerConfig::try_from(Arc::new(tls)).unwrap();
-    let server = quinn::ServerConfig::with_crypto(Arc::new(crypto));
+    let server = wire::weak_server(&[b"h3"]);
     let socket = UdpSocket::bind("127.0.0.1:0").unwrap();
     quinn::Endpoint::new(config, Some(server), socket, Arc::new(quinn::TokioRuntime)).unwrap()
 }

@@ -9,6 +9,7 @@ mod memory;
 mod silence;
 mod slow_bodies;
 mod strangers;
+mod tokens;
 
 #[path = "../abuse/raw.rs"]
 #[allow(dead_code, reason = "shared with another binary that needs more of it")]

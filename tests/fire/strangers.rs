@@ -4,10 +4,7 @@ use std::{
     net::{IpAddr, Ipv4Addr},
     ops::RangeInclusive,
     pin::Pin,
-    sync::{
-        Arc,
-        atomic::{AtomicUsize, Ordering},
-    },
+    sync::Arc,
     task::{Context, Poll, ready},
     time::{Duration, Instant},
 };
@@ -18,8 +15,7 @@ use endpoint_tests::{
     crowd::{Crowd, WAYS, Way},
     long,
     node::{Server, identity},
-    until,
-    wire::{Client, socket_at},
+    wire::Client,
 };
 use tokio::{
     io::{AsyncRead, AsyncReadExt, AsyncWriteExt, ReadBuf},
@@ -29,7 +25,7 @@ use tokio_rustls::TlsConnector;
 
 use crate::{
     ALONE,
-    honest::{PATIENCE, Served, client, over_quic, over_tcp},
+    honest::{Served, client, over_quic, over_tcp},
 };
 
 /// A peer from elsewhere that keeps its address.
@@ -44,7 +40,7 @@ fn lines() -> String {
 }
 
 /// Smaller than the default, so that a small crowd fills it.
-fn limits() -> Limits {
+pub fn limits() -> Limits {
     Limits::default().handshakes_in_flight(64).connections(400).connections_per_peer(1_000)
 }
 
@@ -65,7 +61,7 @@ fn one_address() -> Vec<IpAddr> {
 }
 
 /// All of 127.0.9.0/24 but the newcomer's own.
-fn one_site() -> Vec<IpAddr> {
+pub fn one_site() -> Vec<IpAddr> {
     (1..*NEW_PLACES.start()).map(|n| Ipv4Addr::new(127, 0, 9, n).into()).collect()
 }
 
@@ -76,7 +72,7 @@ pub fn many_prefixes(number: usize) -> Vec<IpAddr> {
 }
 
 /// Waits, with more patience than for anything that is quick, until `is` holds of what the server has counted.
-async fn counted(server: &Server, what: &str, is: impl Fn(&CounterSnapshot) -> bool) {
+pub async fn counted(server: &Server, what: &str, is: impl Fn(&CounterSnapshot) -> bool) {
     let ends = Instant::now() + Duration::from_secs(60);
     while !is(&server.endpoint.counters()) {
         assert!(Instant::now() < ends, "waited in vain: {what}: {:?}", server.endpoint.counters());
@@ -324,75 +320,6 @@ impl<R: AsyncRead + Unpin> AsyncRead for Deaf<R> {
             self.until = None;
         }
         Pin::new(&mut self.then).poll_read(cx, into)
-    }
-}
-
-/// Tokens of NEW_TOKEN frames that a client has kept.
-#[derive(Debug, Default)]
-struct Kept {
-    tokens: std::sync::Mutex<Vec<bytes::Bytes>>,
-    /// How many were taken out to be shown to the server.
-    taken: AtomicUsize,
-}
-
-impl quinn_proto::TokenStore for Kept {
-    fn insert(&self, _: &str, token: bytes::Bytes) {
-        self.tokens.lock().expect("a lock").push(token);
-    }
-
-    fn take(&self, _: &str) -> Option<bytes::Bytes> {
-        let token = self.tokens.lock().expect("a lock").pop();
-        self.taken.fetch_add(usize::from(token.is_some()), Ordering::SeqCst);
-        token
-    }
-}
-
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn who_kept_a_token_is_no_worse_off_than_a_newcomer_and_no_better_once_room_is_scarce() {
-    let _alone = ALONE.lock().await;
-    let server = Server::start_with("", limits()).await;
-    let kept = Arc::new(Kept::default());
-    let mut config = client(None).quic();
-    config.token_store(kept.clone());
-    let tokens = || kept.tokens.lock().expect("a lock").len();
-    let socket = socket_at("127.0.9.200");
-    let visit = async || {
-        let dialled = socket.connect_with(config.clone(), server.addr(), "localhost");
-        let connection = dialled.map_err(|error| error.to_string())?;
-        tokio::time::timeout(PATIENCE, connection)
-            .await
-            .map_err(|_| "no answer".to_owned())?
-            .map_err(|error| error.to_string())
-    };
-    let first = visit().await.unwrap();
-    until("a token has come", || tokens() > 0).await;
-    first.close(0_u32.into(), b"");
-
-    // While there is room the token saves the Retry.
-    let taken = || kept.taken.load(Ordering::SeqCst);
-    let before = (taken(), server.endpoint.counters().retries);
-    let second = visit().await.unwrap();
-    assert_eq!((before.0, taken()), (0, 1), "the token was shown");
-    assert_eq!(server.endpoint.counters().retries, before.1, "no Retry");
-    until("more tokens have come", || tokens() > 0).await;
-    second.close(0_u32.into(), b"");
-
-    let _crowd = Crowd::gather(
-        server.addr(),
-        one_site(),
-        &[Way::FirstFlight, Way::ProvesOnly, Way::HalfHello],
-        100,
-    );
-    counted(&server, "the budget is full", |counters| counters.retries > 50).await;
-    for n in 0..10 {
-        let had = tokens();
-        let began = Instant::now();
-        let connection =
-            visit().await.unwrap_or_else(|why| panic!("visit {n}, {had} tokens: {why}"));
-        assert_eq!(taken(), n + 2, "a token was shown");
-        println!("visit {n} with {had} tokens took {:?}", began.elapsed());
-        until("more tokens have come", || tokens() > 0).await;
-        connection.close(0_u32.into(), b"");
     }
 }
 

@@ -407,3 +407,19 @@ pub fn close_code(error: &quinn::ConnectionError) -> Option<u64> {
         _ => None,
     }
 }
+
+/// How quinn alone serves these protocols, with a certificate of its own making for `localhost` and no rules.
+#[must_use]
+pub fn weak_server(protocols: &[&[u8]]) -> quinn::ServerConfig {
+    let made = rcgen::generate_simple_self_signed(vec!["localhost".to_owned()]).expect("a key");
+    let key = rustls_pki_types::PrivateKeyDer::Pkcs8(made.signing_key.serialize_der().into());
+    let mut tls = rustls::ServerConfig::builder_with_provider(provider())
+        .with_safe_default_protocol_versions()
+        .expect("versions")
+        .with_no_client_auth()
+        .with_single_cert(vec![made.cert.der().clone()], key)
+        .expect("a certificate");
+    tls.alpn_protocols = protocols.iter().map(|name| name.to_vec()).collect();
+    let crypto = quinn::crypto::rustls::QuicServerConfig::try_from(tls).expect("TLS 1.3");
+    quinn::ServerConfig::with_crypto(Arc::new(crypto))
+}

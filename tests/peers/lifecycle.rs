@@ -310,19 +310,7 @@ fn stand_in(key: &[u8; 32], mark: u64) -> quinn::Endpoint {
     let key = aws_lc_rs::hmac::Key::new(aws_lc_rs::hmac::HMAC_SHA256, key);
     let mut config = quinn::EndpointConfig::new(Arc::new(key));
     config.cid_generator(move || Box::new(HashedConnectionIdGenerator::from_key(mark)));
-    let made = rcgen::generate_simple_self_signed(vec!["localhost".to_owned()]).unwrap();
-    let mut tls = rustls::ServerConfig::builder_with_provider(endpoint_tests::wire::provider())
-        .with_safe_default_protocol_versions()
-        .unwrap()
-        .with_no_client_auth()
-        .with_single_cert(
-            vec![made.cert.der().clone()],
-            rustls_pki_types::PrivateKeyDer::Pkcs8(made.signing_key.serialize_der().into()),
-        )
-        .unwrap();
-    tls.alpn_protocols = vec![PEER.to_vec()];
-    let crypto = quinn::crypto::rustls::QuicServerConfig::try_from(Arc::new(tls)).unwrap();
-    let server = quinn::ServerConfig::with_crypto(Arc::new(crypto));
+    let server = endpoint_tests::wire::weak_server(&[PEER]);
     let socket = std::net::UdpSocket::bind(loopback(0)).unwrap();
     quinn::Endpoint::new(config, Some(server), socket, Arc::new(quinn::TokioRuntime)).unwrap()
 }
