@@ -17,6 +17,7 @@ use endpoint_core::{
 use endpoint_tests::{
     http::{VERSIONS, connect, get},
     node::{identity, noon},
+    ports::free_port,
     wire::Client,
 };
 use http::StatusCode;
@@ -291,7 +292,7 @@ async fn nothing_beyond_loopback_is_bound() {
         assert!(refused.contains("loopback only") && refused.contains(NAME), "{refused}");
     }
     // Sockets that somebody else bound count as well.
-    let udp = UdpSocket::bind("0.0.0.0:0").unwrap();
+    let udp = UdpSocket::bind(("0.0.0.0", free_port())).unwrap();
     let tcp = TcpListener::bind(udp.local_addr().unwrap()).unwrap();
     let builder = site(&scene.clock).listen_on(udp, Some(tcp)).server_name(NAME, scene.identity());
     let refused = builder.bind().await.unwrap_err().to_string();
