@@ -90,7 +90,8 @@ async fn the_same_harvest_goes_on_where_the_rate_allows_it() {
     });
     let (closed, ids) = harvested.await.unwrap();
     assert_eq!(closed, None);
-    assert!(ids > 500, "{ids}");
+    // Twice of what ends a connection where the bound holds.
+    assert!(ids > 128, "{ids}");
 }
 
 #[tokio::test(flavor = "multi_thread")]
