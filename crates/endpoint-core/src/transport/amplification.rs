@@ -2,11 +2,13 @@
 //!
 //! quinn begins another datagram as long as one byte of the three is left, so what it sends can be almost a
 //! datagram more. Here the datagrams of handshakes whose address is unproven are counted at the socket, and
-//! one that is too much waits until the client has been heard of again.
+//! one that is too much waits until the client has been heard of again. That ends with the first packet of the
+//! Handshake level which names a connection id that was sent to the address: nobody can name it who has not read
+//! that (RFC 9000 §8.1), and from there on quinn counts no more, and takes what is lost here for lost on the way.
 //! Not here: who is admitted at all (`admission`).
 //!
-//! Always true: between the first packet of an unproven address and the end of its handshake, no more than
-//! three times what came from it goes to it; what is not known to have come counts as not come; a source that
+//! Always true: between the first packet of an unproven address and the proof of it, no more than three times
+//! what came from it goes to it; what is not known to have come counts as not come; a source that
 //! was not admitted leaves nothing but a place in a table of fixed size.
 
 use std::{
@@ -38,6 +40,8 @@ const FACTOR: u64 = 3;
 const LEAST_FIRST_BYTES: u64 = 1200;
 /// First flights that are remembered until they are admitted or others take their place.
 const HEARD: usize = 1024;
+/// Connection ids of ours that an address is told while it shakes hands; each handshake has one.
+const IDS: usize = 8;
 /// How long a failed handshake is still counted: its last words may go out after it.
 const LINGERS: Duration = Duration::from_secs(3);
 /// Failed handshakes that are counted so at one time.
@@ -71,6 +75,8 @@ struct Account {
     sent: u64,
     handshakes: usize,
     proven: bool,
+    /// Ids of ours that were sent to it.
+    told: Vec<Box<[u8]>>,
     /// When the last of its handshakes ended.
     ended: Option<Instant>,
     /// The one datagram that quinn began although it did not fit.
@@ -124,6 +130,10 @@ impl Counted {
         let mut books = self.books();
         if let Some(account) = books.accounts.get_mut(&from) {
             account.received += bytes;
+            if is_of_handshake_level(datagram) && account.told.iter().any(|told| **told == *id) {
+                account.proven = true;
+                return account.waits.take();
+            }
             return account.fitting();
         }
         let heard = books.heard_at(mark)?;
@@ -145,6 +155,7 @@ impl Counted {
         let account = books.accounts.get_mut(&transmit.destination);
         let Some(account) = account.filter(|account| !account.proven) else { return all };
         let segment = transmit.segment_size.unwrap_or(all).max(1);
+        account.tell(source_of(transmit.contents));
         let room = account.room();
         let fits = if all <= room { all } else { room - room % segment };
         account.sent += u64::try_from(fits).unwrap_or(0);
@@ -226,6 +237,14 @@ impl Account {
         Some(datagram)
     }
 
+    /// Notes the id of ours that a datagram to it names.
+    fn tell(&mut self, id: Option<&[u8]>) {
+        let Some(id) = id.filter(|id| !id.is_empty() && self.told.len() < IDS) else { return };
+        if self.told.iter().all(|told| **told != *id) {
+            self.told.push(id.into());
+        }
+    }
+
     fn is_over(&self, now: Instant) -> bool {
         self.ended.is_some_and(|ended| now.saturating_duration_since(ended) >= LINGERS)
     }
@@ -264,12 +283,34 @@ impl Drop for Unproven {
 
 /// The destination connection id of a packet with a long header (RFC 8999 §5.1).
 fn destination_of(datagram: &[u8]) -> Option<&[u8]> {
+    Some(ids_of(datagram)?.0)
+}
+
+/// The source connection id of a packet that shakes hands. Not that of a version negotiation: whoever made us write
+/// it has chosen it (RFC 9000 §17.2.1).
+fn source_of(datagram: &[u8]) -> Option<&[u8]> {
+    let [first, version @ ..] = datagram.first_chunk::<5>()?;
+    // Initial and Handshake, no Retry.
+    if *version == [0; 4] || first & 0x10 != 0 {
+        return None;
+    }
+    let (length, rest) = ids_of(datagram)?.1.split_first()?;
+    rest.get(..usize::from(*length))
+}
+
+/// The destination connection id of one, and what follows it.
+fn ids_of(datagram: &[u8]) -> Option<(&[u8], &[u8])> {
     let (first, rest) = datagram.split_first()?;
     if first & 0x80 == 0 {
         return None;
     }
     let (length, rest) = rest.get(4..)?.split_first()?;
-    rest.get(..usize::from(*length))
+    rest.split_at_checked(usize::from(*length))
+}
+
+/// Whether the first packet of a datagram is one (RFC 9000 §17.2.4).
+fn is_of_handshake_level(datagram: &[u8]) -> bool {
+    datagram.first().is_some_and(|first| first & 0xb0 == 0xa0)
 }
 
 impl AsyncUdpSocket for Counted {

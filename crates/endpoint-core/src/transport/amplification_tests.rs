@@ -131,3 +131,43 @@ fn strangers_that_are_not_admitted_leave_nothing() {
     let books = socket.0.books();
     assert_eq!((books.heard.len(), books.accounts.len()), (HEARD, 0));
 }
+
+/// A packet of the Handshake level for `id`, or one of ours that names `id` as its source.
+fn handshake(id: [u8; 20]) -> Vec<u8> {
+    [&[0xe0, 0, 0, 0, 1, 20][..], &id, &[0; 40]].concat()
+}
+
+fn ours(id: [u8; 20], length: usize) -> Vec<u8> {
+    let mut datagram = [&[0xc0, 0, 0, 0, 1, 2, 7, 7, 20][..], &id].concat();
+    datagram.resize(length, 0);
+    datagram
+}
+
+#[test]
+fn a_packet_of_the_handshake_level_that_names_an_id_of_ours_is_proof() {
+    let socket = counted();
+    let _unproven = socket.0.unproven(at(1), &[1; 8]);
+    let send = |contents: &[u8]| {
+        let (destination, ecn, segment_size, src_ip) = (at(1), None, None, None);
+        let transmit = Transmit { destination, ecn, contents, segment_size, src_ip };
+        socket.0.try_send(&transmit).unwrap();
+    };
+    send(&ours([9; 20], 1100));
+    // Whoever asks for a version chooses the id that the answer comes from.
+    let mut versions = ours([8; 20], 100);
+    versions[1..5].fill(0);
+    send(&versions);
+    socket.1.0.lock().unwrap().clear();
+    assert_eq!(sent(&socket, at(1), 4 * 1200, 1200), [1200; 2], "as much went before");
+    let initial = [&[0xc0, 0, 0, 0, 1, 20][..], &[9; 20], &[0; 14]].concat();
+    for (datagram, what) in [
+        (handshake([8; 20]), "an id of nobody, or of another connection"),
+        (initial, "not of that level: anybody who saw the first packet may write one"),
+    ] {
+        assert!(came(&socket, at(1), &datagram).is_empty(), "{what}");
+        assert!(sent(&socket, at(1), 1200, 1200).is_empty(), "{what}");
+    }
+    assert!(came(&socket, at(2), &handshake([9; 20])).is_empty(), "from elsewhere");
+    assert_eq!(came(&socket, at(1), &handshake([9; 20])), [1200], "the one that waited");
+    assert_eq!(sent(&socket, at(1), 9 * 1200, 1200), [1200; 9]);
+}
