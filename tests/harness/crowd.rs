@@ -2,7 +2,7 @@
 
 use std::{
     collections::HashSet,
-    net::{IpAddr, SocketAddr, UdpSocket},
+    net::{IpAddr, SocketAddr},
     sync::{
         Arc, Mutex,
         atomic::{AtomicBool, AtomicUsize, Ordering},
@@ -12,7 +12,7 @@ use std::{
 };
 
 use bytes::BytesMut;
-use quinn_proto::{ConnectionHandle, DatagramEvent, EndpointConfig};
+use quinn_proto::{DatagramEvent, EndpointConfig};
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
     net::TcpSocket,
@@ -195,59 +195,33 @@ async fn datagrams(
     places: &Places,
     answers: bool,
 ) -> std::io::Result<()> {
-    let socket = UdpSocket::bind((place, 0))?;
-    socket.set_nonblocking(true)?;
-    let socket = tokio::net::UdpSocket::from_std(socket)?;
-    let mut endpoint =
-        quinn_proto::Endpoint::new(Arc::new(EndpointConfig::default()), None, false, None);
-    // One that every server of the tests has: without any the handshake fails at once, and holds nothing.
-    let config = Client::new(&[b"h3"]).quic();
-    let (_handle, mut connection): (ConnectionHandle, _) =
-        endpoint.connect(Instant::now(), config, server, "localhost").expect("a dial begins");
-    let mut buffer = Vec::new();
-    while connection.poll_transmit(Instant::now(), 1, &mut buffer).is_some() {
-        socket.send_to(&buffer, server).await?;
-        places.used(place);
-        buffer.clear();
-    }
-    let mut packet = [0; 2048];
-    let heard = tokio::time::timeout(Duration::from_millis(500), socket.recv(&mut packet)).await;
-    let Ok(Ok(length)) = heard else { return Ok(()) };
-    // RFC 9000 §17.2.5: a long header whose type is 3.
-    if !answers || packet[0] & 0xf0 != 0xf0 {
+    // A protocol that every server of the tests has: without any the handshake fails at once, and holds nothing.
+    let mut dial = Dial::new(server, place, &Client::new(&[b"h3"])).await?;
+    dial.send().await?;
+    places.used(place);
+    let heard = tokio::time::timeout(Duration::from_millis(500), dial.hear()).await;
+    let Ok(Ok(data)) = heard else { return Ok(()) };
+    if !answers || !is_retry(&data) {
         return Ok(());
     }
-    let data = BytesMut::from(&packet[..length]);
-    let event = endpoint.handle(Instant::now(), server, None, None, data, &mut buffer);
-    if let Some(DatagramEvent::ConnectionEvent(_, event)) = event {
-        connection.handle_event(event);
-    }
-    buffer.clear();
-    while connection.poll_transmit(Instant::now(), 1, &mut buffer).is_some() {
-        socket.send_to(&buffer, server).await?;
-        buffer.clear();
-    }
+    dial.take(data);
+    dial.send().await?;
     tokio::time::sleep(Duration::from_secs(2)).await;
     Ok(())
 }
 
 /// A QUIC client that reads the answer to its first flight long after it came.
 async fn late(server: SocketAddr, place: IpAddr, places: &Places) -> std::io::Result<()> {
-    let socket = UdpSocket::bind((place, 0))?;
-    socket.set_nonblocking(true)?;
-    let socket = tokio::net::UdpSocket::from_std(socket)?;
+    let mut dial = Dial::new(server, place, &Client::new(&[b"h3"]).wants_x509()).await?;
+    dial.send().await?;
     places.used(place);
-    let mut client = Dial::new(server);
-    client.send(&socket).await?;
-    let mut packet = [0; 2048];
     let mut heard = Vec::new();
     let mut waits = tokio::time::Instant::now() + PATIENCE;
-    while let Ok(read) = tokio::time::timeout_at(waits, socket.recv(&mut packet)).await {
-        let data = BytesMut::from(&packet[..read?]);
-        // RFC 9000 §17.2.5: a long header whose type is 3 is a Retry.
-        if data[0] & 0xf0 == 0xf0 {
-            client.take(data);
-            client.send(&socket).await?;
+    while let Ok(data) = tokio::time::timeout_at(waits, dial.hear()).await {
+        let data = data?;
+        if is_retry(&data) {
+            dial.take(data);
+            dial.send().await?;
         } else {
             if heard.is_empty() {
                 waits = tokio::time::Instant::now() + HELD_BACK;
@@ -258,30 +232,43 @@ async fn late(server: SocketAddr, place: IpAddr, places: &Places) -> std::io::Re
             }
         }
     }
-    heard.into_iter().for_each(|data| client.take(data));
-    client.send(&socket).await?;
-    client.connection.close(Instant::now(), 0_u32.into(), bytes::Bytes::new());
-    client.send(&socket).await
+    heard.into_iter().for_each(|data| dial.take(data));
+    dial.send().await?;
+    dial.connection.close(Instant::now(), 0_u32.into(), bytes::Bytes::new());
+    dial.send().await
 }
 
 /// Datagrams of a server's first flight.
 const FIRST_ANSWER: usize = 2;
 
-/// A dialled connection without a driver.
+/// RFC 9000 §17.2.5: a long header whose type is 3.
+fn is_retry(packet: &[u8]) -> bool {
+    packet[0] & 0xf0 == 0xf0
+}
+
+/// A dialled connection that does nothing by itself.
 struct Dial {
+    socket: tokio::net::UdpSocket,
+    server: SocketAddr,
     endpoint: quinn_proto::Endpoint,
     connection: quinn_proto::Connection,
-    server: SocketAddr,
 }
 
 impl Dial {
-    fn new(server: SocketAddr) -> Self {
+    async fn new(server: SocketAddr, place: IpAddr, client: &Client) -> std::io::Result<Self> {
+        let socket = tokio::net::UdpSocket::bind((place, 0)).await?;
         let mut endpoint =
             quinn_proto::Endpoint::new(Arc::new(EndpointConfig::default()), None, false, None);
-        let config = Client::new(&[b"h3"]).wants_x509().quic();
-        let dialled = endpoint.connect(Instant::now(), config, server, "localhost");
+        let dialled = endpoint.connect(Instant::now(), client.quic(), server, "localhost");
         let (_handle, connection) = dialled.expect("a dial begins");
-        Self { endpoint, connection, server }
+        Ok(Self { socket, server, endpoint, connection })
+    }
+
+    /// The next datagram.
+    async fn hear(&self) -> std::io::Result<BytesMut> {
+        let mut packet = [0; 2048];
+        let length = self.socket.recv(&mut packet).await?;
+        Ok(BytesMut::from(&packet[..length]))
     }
 
     fn take(&mut self, data: BytesMut) {
@@ -293,10 +280,10 @@ impl Dial {
         }
     }
 
-    async fn send(&mut self, socket: &tokio::net::UdpSocket) -> std::io::Result<()> {
+    async fn send(&mut self) -> std::io::Result<()> {
         let mut buffer = Vec::new();
         while self.connection.poll_transmit(Instant::now(), 1, &mut buffer).is_some() {
-            socket.send_to(&buffer, self.server).await?;
+            self.socket.send_to(&buffer, self.server).await?;
             buffer.clear();
         }
         Ok(())
